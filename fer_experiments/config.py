@@ -1,0 +1,267 @@
+"""The configuration of an experiment: one frozen dataclass per phase, every field checked.
+
+Field names are unique across the phases, so one flat namespace serves the command line, MLflow's
+params and the recipes: `Config.flat()` and `Config.replace(learning_rate=3e-4)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from typing import Any
+
+from fer_experiments.errors import ConfigError
+
+
+def _option(default: Any, text: str, **rule: Any) -> Any:
+    """A dataclass field with its help text and its rule (`choices`, or `minimum` and `maximum`)."""
+    return field(default=default, metadata={"help": text, **rule})
+
+
+class _Checked:
+    """Checks every field against its type and rule when an instance is made."""
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, spec.name, check_value(spec, getattr(self, spec.name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(_Checked):
+    """Which images, how they are split, and what is kept of them."""
+
+    dataset: str = _option(
+        "kaggle", "kaggle, synthetic, a folder of class folders, Kaggle's archive.zip, fer2013.csv"
+    )
+    split: str = _option(
+        "official",
+        "official: PublicTest is val and PrivateTest is test; holdout: part of train becomes val",
+        choices=("official", "holdout"),
+    )
+    val_fraction: float = _option(
+        0.2, "share of train that split=holdout turns into val", minimum=0.01, maximum=0.9
+    )
+    image_size: int = _option(48, "height and width of the images, pixels", minimum=16, maximum=512)
+    limit: int | None = _option(
+        None, "keep a stratified N images of each split, for a quick look", minimum=1
+    )
+    data_seed: int = _option(
+        0, "governs synthetic drawing, limit and holdout", minimum=0, maximum=2**32 - 1
+    )
+    on_bad_image: str = _option(
+        "refuse", "what to do with files that are no readable image", choices=("refuse", "skip")
+    )
+    synthetic_count: int = _option(
+        3000, "how many faces dataset=synthetic draws", minimum=21, maximum=1_000_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Checked):
+    """The network: backbone, where it is cut, how pixels go in, and the head on top."""
+
+    backbone: str = _option("vgg16", "vgg16 or resnet50 (tiny: for tests)")
+    weights: str = _option(
+        "imagenet", "imagenet, none, a Keras weights file, or a folder with one file per backbone"
+    )
+    cut: str = _option(
+        "none",
+        "use the backbone only up to this layer; one per backbone: "
+        "vgg16:block3_pool,resnet50:conv4_block6_out",
+    )
+    input_scaling: str = _option(
+        "backbone",
+        "backbone: its own preprocess_input; unit: 1/255",
+        choices=("backbone", "unit"),
+    )
+    input_size: int | None = _option(
+        None, "up-sample inside the model to this size, pixels", minimum=32, maximum=512
+    )
+    head_units: int = _option(256, "units of the head's hidden layer", minimum=1, maximum=65536)
+    head_batchnorm: bool = _option(False, "batch normalisation before the hidden layer")
+    dropout: float = _option(0.5, "share of hidden units dropped", minimum=0.0, maximum=0.95)
+    initializer: str = _option(
+        "glorot_uniform",
+        "how weights=none fills the backbone (Keras's own default: glorot_uniform)",
+        choices=("glorot_uniform", "he_normal"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig(_Checked):
+    """Random changes to training images, drawn anew every epoch; never on val or test."""
+
+    rotation: float = _option(20.0, "at most this, degrees either way", minimum=0.0, maximum=180.0)
+    shift: float = _option(0.2, "at most this, share of height and width", minimum=0.0, maximum=0.9)
+    zoom: float = _option(0.0, "at most this, share of the size", minimum=0.0, maximum=0.9)
+    flip: bool = _option(True, "mirror left and right, half of the time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(_Checked):
+    """Training of the head on a frozen backbone."""
+
+    optimizer: str = _option("adam", "Keras optimizer", choices=("adam", "adamw", "sgd"))
+    learning_rate: float = _option(1e-4, "of head training", minimum=0.0, maximum=10.0, above=True)
+    epochs: int = _option(10, "of head training", minimum=1, maximum=10_000)
+    batch_size: int = _option(32, "images a step", minimum=1, maximum=65536)
+    keep_epoch: str = _option(
+        "best",
+        "which epoch's weights are logged: best by val/macro_f1, or last",
+        choices=("best", "last"),
+    )
+    seed: int = _option(
+        0, "governs initialisation, order, dropout, augmentation", minimum=0, maximum=2**32 - 1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(_Checked):
+    """Training on, with the last layers of the backbone unfrozen."""
+
+    unfreeze_layers: int = _option(
+        4, "how many of the backbone's last layers train", minimum=1, maximum=10_000
+    )
+    finetune_learning_rate: float = _option(
+        1e-5, "of fine-tuning", minimum=0.0, maximum=10.0, above=True
+    )
+    finetune_epochs: int = _option(5, "of fine-tuning", minimum=1, maximum=10_000)
+    train_batchnorm: bool = _option(
+        False, "unfrozen BatchNorm layers train too (else they stay in inference mode)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a result, resolved: a recipe with the user's overrides applied."""
+
+    recipe: str = "baseline"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def flat(self) -> dict[str, Any]:
+        """All fields under their own names, `recipe` first: what MLflow gets as params."""
+        flat: dict[str, Any] = {"recipe": self.recipe}
+        for section in SECTIONS:
+            flat.update(asdict(getattr(self, section)))
+        return flat
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with fields of any phase changed.
+
+        Raises:
+            ConfigError: no phase has such a field, or its value is out of range.
+        """
+        by_section: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            if name not in FIELDS:
+                raise ConfigError(
+                    f"Expected a configuration field, one of {', '.join(FIELDS)}. "
+                    f"Received: {name}={value}"
+                )
+            by_section.setdefault(FIELDS[name][0], {})[name] = value
+        return replace(
+            self, **{s: replace(getattr(self, s), **values) for s, values in by_section.items()}
+        )
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any]) -> Config:
+        """The inverse of `flat`; fields that are missing keep their default."""
+        known = {name: value for name, value in flat.items() if name in FIELDS}
+        return cls(recipe=str(flat.get("recipe", "baseline"))).replace(**known)
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "augmentation": AugmentationConfig,
+    "train": TrainConfig,
+    "finetune": FinetuneConfig,
+}
+
+# Field name -> its section and dataclass field.
+FIELDS: dict[str, tuple[str, Field]] = {
+    spec.name: (section, spec) for section, cls in SECTIONS.items() for spec in fields(cls)
+}
+
+
+def check_value(spec: Field, value: Any) -> Any:
+    """`value` converted to the field's type and held against its rule.
+
+    Raises:
+        ConfigError: it cannot be converted, or breaks the rule.
+    """
+    rule = spec.metadata
+    kind = str(spec.type)
+    if value is None or (isinstance(value, str) and value == "none" and kind.endswith("None")):
+        if kind.endswith("None"):
+            return None
+        raise ConfigError(f"Expected {spec.name} to have a value. Received: {spec.name}={value}")
+    try:
+        value = _convert(kind.removesuffix(" | None"), value)
+    except ValueError:
+        raise ConfigError(
+            f"Expected {spec.name} to be {_KINDS[kind.removesuffix(' | None')]}. "
+            f"Received: {spec.name}={_shown(value)}"
+        ) from None
+    if "choices" in rule and value not in rule["choices"]:
+        raise ConfigError(
+            f"Expected {spec.name} to be one of {', '.join(rule['choices'])}. "
+            f"Received: {spec.name}={_shown(value)}"
+        )
+    low, high = rule.get("minimum"), rule.get("maximum")
+    too_low = low is not None and (value <= low if rule.get("above") else value < low)
+    if too_low or (high is not None and value > high):
+        bound = f"above {low}" if rule.get("above") else f"at least {low}"
+        upper = "" if high is None else f" and at most {high}"
+        raise ConfigError(
+            f"Expected {spec.name} to be {bound}{upper}. Received: {spec.name}={value}"
+        )
+    return value
+
+
+def per_backbone(value: str, backbone: str) -> str:
+    """Picks a backbone's part of `vgg16:block3_pool,resnet50:conv4_block6_out`.
+
+    A value without colons holds for every backbone; one that names other backbones only means
+    `none` for this one.
+    """
+    if ":" not in value:
+        return value
+    parts = dict(part.strip().split(":", 1) for part in value.split(",") if ":" in part)
+    return parts.get(backbone, "none")
+
+
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+
+
+def _convert(kind: str, value: Any) -> Any:
+    if kind == "bool":
+        word = str(value).strip().lower()
+        if word not in _TRUE | _FALSE:
+            raise ValueError(word)
+        return word in _TRUE
+    if kind == "int":
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(value)
+        return int(value)
+    if kind == "float":
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(number)
+        return number
+    text = str(value).strip()
+    if not text:
+        raise ValueError("empty")
+    return text
+
+
+def _shown(value: Any) -> str:
+    """The value as it can stand in one line of an error."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else text[:77] + "…"

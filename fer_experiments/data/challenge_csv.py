@@ -1,0 +1,112 @@
+"""The original challenge file `fer2013.csv`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_experiments.config import DataConfig
+from fer_experiments.data.images import (
+    FER_CLASSES,
+    LabelledImages,
+    first_line,
+    refuse_bad,
+    resize,
+)
+from fer_experiments.errors import DataError
+
+# The challenge numbers the emotions in another order than the alphabetical folders.
+CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+CSV_USAGES = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
+
+
+@dataclass(frozen=True)
+class CsvSource:
+    """The original challenge file: columns `emotion`, `pixels`, `Usage`."""
+
+    path: Path
+
+    def identity(self) -> dict[str, Any]:
+        """A digest of the file's bytes."""
+        with self.path.open("rb") as file:
+            return {"kind": "csv", "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+    def count(self) -> None:
+        """Not known without reading the file."""
+        return
+
+    def read(self, config: DataConfig) -> LabelledImages:
+        """Parses every row.
+
+        Raises:
+            DataError: columns are missing, or bad rows with `on_bad_image=refuse`.
+        """
+        rows: list[tuple[int, str, np.ndarray]] = []
+        bad: list[str] = []
+        for number, row in enumerate(self._rows(), start=1):
+            try:
+                rows.append(_parse_row(row))
+            except ValueError as error:
+                bad.append(f"row {number}: {error}")
+        refuse_bad(bad, len(rows) + len(bad), config, str(self.path))
+        if not rows:
+            raise DataError(f"Expected rows below the header of {self.path}. Found: none")
+        size = config.image_size
+        images = np.empty((len(rows), size, size), dtype=np.uint8)
+        resized = 0
+        for i, (_, _, pixels) in enumerate(rows):
+            resized += pixels.shape != (size, size)
+            images[i] = resize(pixels, size)
+        return LabelledImages(
+            name="fer2013",
+            images=images,
+            labels=np.array([FER_CLASSES.index(CSV_EMOTIONS[e]) for e, _, _ in rows]),
+            ids=[f"{usage}_{i:08d}" for i, (_, usage, _) in enumerate(rows)],
+            parts=np.array([CSV_USAGES[usage] for _, usage, _ in rows]),
+            class_names=FER_CLASSES,
+            bad=tuple(bad),
+            resized=resized,
+        )
+
+    def _rows(self) -> Iterator[dict[str, str]]:
+        csv.field_size_limit(min(sys.maxsize, 2**22))  # 1024×1024 pixels as text
+        try:
+            with self.path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.reader(file)
+                header = [name.strip() for name in next(reader, [])]
+                missing = [n for n in ("emotion", "pixels", "Usage") if n not in header]
+                if missing:
+                    raise DataError(
+                        f"Expected columns emotion, pixels, Usage in {self.path}. "
+                        f"Missing: {', '.join(missing)}"
+                    )
+                for row in reader:
+                    yield dict(zip(header, row, strict=False))
+        except (csv.Error, UnicodeDecodeError, OSError) as error:
+            raise DataError(f"{self.path} cannot be read as CSV: {first_line(error)}") from None
+
+
+def _parse_row(row: dict[str, str]) -> tuple[int, str, np.ndarray]:
+    """(emotion number, usage, pixels (H, W) uint8); ValueError says what is wrong."""
+    emotion, usage = row.get("emotion", "").strip(), row.get("Usage", "").strip()
+    if emotion not in {str(i) for i in range(len(CSV_EMOTIONS))}:
+        raise ValueError(f"emotion must be 0 to 6, is {emotion[:20]!r}")
+    if usage not in CSV_USAGES:
+        raise ValueError(f"Usage must be one of {', '.join(CSV_USAGES)}, is {usage[:20]!r}")
+    try:
+        pixels = np.array(row.get("pixels", "").split(), dtype=np.float64)
+    except ValueError:
+        raise ValueError("pixels must be numbers") from None
+    side = int(pixels.size**0.5)
+    if side == 0 or side * side != pixels.size:
+        raise ValueError(f"pixels must fill a square, are {pixels.size}")
+    if not ((pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))).all():
+        raise ValueError("pixels must be whole numbers from 0 to 255")
+    return int(emotion), usage, pixels.astype(np.uint8).reshape(side, side)

@@ -1,0 +1,292 @@
+"""The prepared dataset: decoded, split and audited once, then opened memory-mapped by every stage.
+
+<data home>/<name>-<fingerprint>/   images.npy labels.npy splits.npy ids.npy manifest.json
+<data home>/sources/<source key>    the folder that holds what this request came to
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from fer_experiments import __version__
+from fer_experiments.config import DataConfig
+from fer_experiments.data.audit import audit
+from fer_experiments.data.images import LabelledImages
+from fer_experiments.data.sources import Source, open_source
+from fer_experiments.data.splits import SPLITS, assign
+from fer_experiments.errors import DataError
+
+# Raised when prepared folders of older versions can no longer be read.
+FORMAT = 1
+
+
+def data_home() -> Path:
+    """`FER_DATA_HOME`, else the user's cache folder."""
+    chosen = os.environ.get("FER_DATA_HOME")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("fer_experiments")
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """One prepared folder. Images are ordered train, val, test, so a split is one slice."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What the dataset is called: fer2013, synthetic, or the folder's name."""
+        return str(self.manifest["name"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over class names, pixels, labels and splits, in hexadecimal."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In label order."""
+        return tuple(self.manifest["class_names"])
+
+    @property
+    def image_size(self) -> int:
+        """Height and width, pixels."""
+        return int(self.manifest["image_size"])
+
+    @property
+    def counts(self) -> dict[str, list[int]]:
+        """Images per class, by split."""
+        return dict(self.manifest["counts"])
+
+    def size(self, split: str) -> int:
+        """How many images the split has."""
+        return sum(self.counts[split])
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """(N, H, W) uint8, memory-mapped."""
+        return _open_array(self.folder / "images.npy")
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N,) int64."""
+        return _open_array(self.folder / "labels.npy")
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(N,) text: path within the source."""
+        return _open_array(self.folder / "ids.npy")
+
+    def slice(self, split: str) -> slice:
+        """Where the split's images lie."""
+        start = sum(self.size(s) for s in SPLITS[: SPLITS.index(split)])
+        return slice(start, start + self.size(split))
+
+    def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images (N, H, W) uint8 and labels (N,) of one split."""
+        part = self.slice(name)
+        return self.images[part], self.labels[part]
+
+
+def prepare(config: DataConfig) -> PreparedDataset:
+    """Finds the prepared dataset that the configuration asks for, or makes it.
+
+    Raises:
+        UsageError: `dataset` names nothing that can be read.
+        DataError: the images do not allow what was asked, or the disk is full.
+    """
+    source = _source(config)
+    key = _source_key(source, config)
+    found = find(key)
+    return found or write(source.read(config), config, source.identity(), key)
+
+
+def lookup(config: DataConfig) -> PreparedDataset | None:
+    """The prepared dataset, if it has been made already."""
+    return find(_source_key(_source(config), config))
+
+
+def image_count(config: DataConfig) -> int | None:
+    """How many images the source holds, where that can be told without decoding."""
+    return _source(config).count()
+
+
+def find(key: str) -> PreparedDataset | None:
+    """What an earlier request with this source key came to."""
+    pointer = data_home() / "sources" / key
+    try:
+        return open_prepared(data_home() / pointer.read_text().strip())
+    except (OSError, DataError):
+        return None
+
+
+def open_prepared(folder: Path) -> PreparedDataset:
+    """Opens a prepared folder.
+
+    Raises:
+        DataError: it is not there, or its arrays do not match its manifest.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        prepared = PreparedDataset(folder, manifest)
+        size = prepared.image_size
+        total = sum(prepared.size(split) for split in SPLITS)
+        whole = (
+            manifest["format"] == FORMAT
+            and prepared.images.shape == (total, size, size)
+            and prepared.images.dtype == np.uint8
+            and prepared.labels.shape == (total,)
+            and prepared.ids.shape == (total,)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise DataError(
+            f"Expected a whole prepared dataset in {folder}. Received: missing or damaged files; "
+            "delete the folder and run prepare again"
+        )
+    return prepared
+
+
+def write(
+    data: LabelledImages, config: DataConfig, identity: dict[str, Any], key: str
+) -> PreparedDataset:
+    """Splits, audits and writes; the folder appears under its name only when it is whole."""
+    splits = assign(data, config)
+    order = np.concatenate([np.flatnonzero(splits == split) for split in SPLITS])
+    images, labels, splits = data.images[order], data.labels[order], splits[order]
+    fingerprint = _fingerprint(data.class_names, images, labels, splits)
+    manifest = {
+        "format": FORMAT,
+        "name": data.name,
+        "fingerprint": fingerprint,
+        "class_names": list(data.class_names),
+        "image_size": config.image_size,
+        "counts": {
+            split: np.bincount(labels[splits == split], minlength=len(data.class_names)).tolist()
+            for split in SPLITS
+        },
+        "split": config.split,
+        "val_fraction": config.val_fraction if config.split == "holdout" else None,
+        "limit": config.limit,
+        "data_seed": config.data_seed,
+        "source": {"dataset": config.dataset, **identity},
+        "source_key": key,
+        "audit": audit(images, labels, splits),
+        "skipped": list(data.bad),
+        "colour_converted": data.colour_converted,
+        "resized": data.resized,
+        "package_version": __version__,
+    }
+    arrays = {
+        "images": images,
+        "labels": labels.astype(np.int64),
+        "splits": splits.astype("U5"),
+        "ids": np.array([data.ids[i] for i in order]),
+    }
+    folder = data_home() / f"{data.name}-{fingerprint[:16]}"
+    _write_beside(folder, arrays, manifest)
+    _write_pointer(key, folder.name)
+    return open_prepared(folder)
+
+
+def _source(config: DataConfig) -> Source:
+    return open_source(
+        config.dataset, synthetic_count=config.synthetic_count, data_seed=config.data_seed
+    )
+
+
+def _source_key(source: Source, config: DataConfig) -> str:
+    asked = {
+        "format": FORMAT,
+        "source": source.identity(),
+        "split": config.split,
+        "val_fraction": config.val_fraction,
+        "image_size": config.image_size,
+        "limit": config.limit,
+        "data_seed": config.data_seed,
+        "on_bad_image": config.on_bad_image,
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _fingerprint(
+    class_names: tuple[str, ...], images: np.ndarray, labels: np.ndarray, splits: np.ndarray
+) -> str:
+    digest = hashlib.sha256(json.dumps([class_names, images.shape]).encode())
+    codes = np.array([SPLITS.index(split) for split in splits], dtype=np.uint8)
+    for array in (images, labels.astype("<i8"), codes):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _write_beside(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
+    """Writes to a temporary folder beside and renames it; a half-written one never stays."""
+    need = sum(array.nbytes for array in arrays.values())
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        _replace_folder(temporary, folder)
+    except OSError as error:
+        raise DataError(_disk_message(error, folder.parent, need)) from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        # Another process wrote the same content first, or a damaged folder stands in the way.
+        try:
+            open_prepared(folder)
+        except DataError:
+            shutil.rmtree(folder)
+            temporary.rename(folder)
+
+
+def _write_pointer(key: str, folder_name: str) -> None:
+    pointer = data_home() / "sources" / key
+    try:
+        pointer.parent.mkdir(exist_ok=True)
+        temporary = pointer.with_name(f".{key}-{os.getpid()}")
+        temporary.write_text(folder_name)
+        temporary.replace(pointer)
+    except OSError as error:
+        raise DataError(_disk_message(error, pointer.parent, 100)) from None
+
+
+def _disk_message(error: OSError, where: Path, need: int) -> str:
+    if error.errno == errno.ENOSPC:
+        return (
+            f"The disk that holds {where} is full: {need / 1e6:.0f} MB are needed. "
+            "Free some, or set FER_DATA_HOME to another disk"
+        )
+    return (
+        f"{where} cannot be written: {error.strerror}. "
+        "Set FER_DATA_HOME to a folder that you may write to"
+    )
+
+
+def _open_array(path: Path) -> np.ndarray:
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array

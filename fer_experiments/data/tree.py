@@ -1,0 +1,258 @@
+"""Class folders with images, alone or under `train/` and `test/`, on disk or inside a zip."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+
+from fer_experiments.config import DataConfig
+from fer_experiments.data.images import (
+    FER_CLASSES,
+    BadImage,
+    LabelledImages,
+    decode,
+    first_line,
+    refuse_bad,
+)
+from fer_experiments.errors import DataError
+
+_OFFICIAL_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
+_JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
+_PARTS = {"train": "train", "training": "train", "test": "test"}
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of a tree and how it lies there."""
+
+    path: str  # posix, relative to the tree's root
+    part: str  # train or test
+    label: str  # name of its class folder
+
+
+class _Files(Protocol):
+    """A tree of files, in a folder or in a zip."""
+
+    @property
+    def path(self) -> Path:
+        """The folder or the zip."""
+
+    def listing(self) -> list[tuple[str, Any]]:
+        """(relative posix path, what changes when the content does), sorted."""
+
+    def open(self) -> Callable[[str], bytes]:
+        """A function from relative path to content."""
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """The files below a folder."""
+
+    path: Path
+
+    def listing(self) -> list[tuple[str, Any]]:
+        """Path and (size, time of change) of every file, three folders deep at most."""
+        return sorted(self._walk(self.path, "", depth=0))
+
+    def _walk(self, folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+        # Bounded depth instead of os.walk: a class folder may be a link, a loop of links ends.
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise DataError(f"{folder} cannot be read: {error.strerror}") from None
+        for entry in entries:
+            if _is_junk(entry.name):
+                continue
+            if entry.is_dir():
+                if depth < 3:
+                    yield from self._walk(Path(entry.path), f"{prefix}{entry.name}/", depth + 1)
+            else:
+                try:
+                    stat = entry.stat()
+                    yield f"{prefix}{entry.name}", (stat.st_size, stat.st_mtime_ns)
+                except OSError:  # a dangling link: reading it will say so
+                    yield f"{prefix}{entry.name}", (0, 0)
+
+    def open(self) -> Callable[[str], bytes]:
+        """A reader of single files; raises BadImage."""
+
+        def read(relative: str) -> bytes:
+            try:
+                return (self.path / relative).read_bytes()
+            except OSError as error:
+                raise BadImage(f"cannot be read: {error.strerror}") from None
+
+        return read
+
+
+@dataclass(frozen=True)
+class ZipFiles:
+    """The members of a zip."""
+
+    path: Path
+    # Members are read in memory and never written out, so no path inside a zip can escape.
+    largest_member: int = field(default=64 * 2**20)
+
+    def listing(self) -> list[tuple[str, Any]]:
+        """Path and (size, check sum) of every member."""
+        with self._opened() as archive:
+            return sorted(
+                (info.filename, (info.file_size, info.CRC))
+                for info in archive.infolist()
+                if not info.is_dir()
+                and not any(_is_junk(part) for part in PurePosixPath(info.filename).parts)
+            )
+
+    def open(self) -> Callable[[str], bytes]:
+        """A reader of single members, safe to call from several threads; raises BadImage."""
+        archive = self._opened()
+
+        def read(relative: str) -> bytes:
+            try:
+                if archive.getinfo(relative).file_size > self.largest_member:
+                    raise BadImage("larger than 64 MB")
+                return archive.read(relative)
+            except BadImage:
+                raise
+            # Damage shows as BadZipFile, zlib.error, RuntimeError (encrypted) and more.
+            except Exception as error:
+                raise BadImage(f"cannot be unpacked: {first_line(error)}") from None
+
+        return read
+
+    def _opened(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(f"{self.path} cannot be opened as a zip: {first_line(error)}") from None
+
+
+@dataclass(frozen=True)
+class TreeSource:
+    """Class folders, alone or under `train/` and `test/`, on disk or inside a zip."""
+
+    files: _Files
+
+    def identity(self) -> dict[str, Any]:
+        """A digest of all paths with their sizes and times (zip: check sums)."""
+        digest = hashlib.sha256()
+        for path, mark in self.files.listing():
+            digest.update(f"{path}\0{mark}\n".encode("utf-8", "surrogateescape"))
+        return {"kind": "tree", "root": self.files.path.name, "listing": digest.hexdigest()}
+
+    def count(self) -> int:
+        """Files in class folders."""
+        return len(self._members())
+
+    def read(self, config: DataConfig) -> LabelledImages:
+        """Decodes every file in every class folder.
+
+        Raises:
+            DataError: no images, one class only, a class only in test, or bad images with
+                `on_bad_image=refuse`.
+        """
+        members = self._members()
+        class_names = _class_names(members, self.files.path)
+        decoded = _decode_all(members, self.files.open(), config, str(self.files.path))
+        kept = [members[i] for i in decoded.kept]
+        names = [PurePosixPath(f.path).name for f in kept]
+        official = class_names == FER_CLASSES and all(_OFFICIAL_NAME.match(n) for n in names)
+        index = {name: i for i, name in enumerate(class_names)}
+        return LabelledImages(
+            name="fer2013" if official else _slug(self.files.path.stem),
+            images=decoded.images,
+            labels=np.array([index[f.label] for f in kept], dtype=np.int64),
+            ids=[f.path for f in kept],
+            parts=np.array([f.part for f in kept]),
+            class_names=class_names,
+            bad=decoded.bad,
+            colour_converted=decoded.colour_converted,
+            resized=decoded.resized,
+        )
+
+    def _members(self) -> list[_File]:
+        """The files that lie in class folders, with part and class told by their folders."""
+        paths = [PurePosixPath(path) for path, _ in self.files.listing()]
+        in_parts = [p for p in paths if len(p.parts) >= 3 and p.parts[-3].lower() in _PARTS]
+        if in_parts:
+            found = [_File(str(p), _PARTS[p.parts[-3].lower()], p.parts[-2]) for p in in_parts]
+        else:
+            found = [_File(str(p), "train", p.parts[-2]) for p in paths if len(p.parts) >= 2]
+        if not found:
+            raise DataError(
+                f"Expected class folders with images (angry/…, or train/angry/…) in "
+                f"{self.files.path}. Found: {len(paths)} files, none in a class folder"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class _DecodedFiles:
+    images: np.ndarray
+    kept: list[int]
+    bad: tuple[str, ...]
+    colour_converted: int
+    resized: int
+
+
+def _decode_all(
+    members: Sequence[_File], read: Callable[[str], bytes], config: DataConfig, where: str
+) -> _DecodedFiles:
+    """Decodes in parallel (Pillow and zlib let go of the interpreter lock), in order."""
+    size = config.image_size
+    images = np.empty((len(members), size, size), dtype=np.uint8)
+
+    def one(i: int) -> tuple[str | None, bool, bool]:
+        try:
+            decoded = decode(read(members[i].path), image_size=size)
+        except BadImage as error:
+            return f"{members[i].path}: {error}", False, False
+        images[i] = decoded.pixels
+        return None, decoded.colour_converted, decoded.resized_from is not None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(one, range(len(members))))
+    bad = tuple(reason for reason, _, _ in results if reason)
+    refuse_bad(bad, len(members), config, where)
+    kept = [i for i, (reason, _, _) in enumerate(results) if reason is None]
+    return _DecodedFiles(
+        images=images if len(kept) == len(members) else images[kept],
+        kept=kept,
+        bad=bad,
+        colour_converted=sum(colour for _, colour, _ in results),
+        resized=sum(resized for _, _, resized in results),
+    )
+
+
+def _class_names(members: Iterable[_File], where: Path) -> tuple[str, ...]:
+    by_part = Counter((f.part, f.label) for f in members)
+    train = {label for part, label in by_part if part == "train"}
+    only_test = {label for part, label in by_part if part == "test"} - train
+    if only_test:
+        raise DataError(
+            f"Expected every class in the training part of {where}. "
+            f"Only in test: {', '.join(sorted(only_test))}"
+        )
+    if len(train) < 2:
+        raise DataError(
+            f"Expected at least two classes in {where}. Found: {', '.join(sorted(train))}"
+        )
+    return tuple(sorted(train))
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "images"

@@ -1,0 +1,49 @@
+"""What can go wrong, as the user sees it.
+
+Every message is one line: the rule, what was received, what to do.
+
+    FerError                    exit code 1: the work could not be done
+    ├── UsageError              exit code 2: what was asked for cannot be done
+    │   ├── ConfigError         a field's value is unknown or out of range
+    │   └── RunError            a run or model that cannot serve this stage
+    ├── DataError               the images cannot be used as they are
+    ├── WeightsError            the pre-trained weights cannot be had or do not fit
+    ├── TrainingError           training cannot go on
+    └── TrackingError           MLflow refuses or cannot be reached
+"""
+
+
+class FerError(Exception):
+    """Base of all errors of this suite; ends a command with `exit_code` and one line."""
+
+    exit_code = 1
+
+
+class UsageError(FerError):
+    """Something in the request itself is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration field has an unknown value or one that is out of range."""
+
+
+class RunError(UsageError):
+    """A run or model does not exist, is not finished, or is of the wrong stage."""
+
+
+class DataError(FerError):
+    """The images, or the disk that they are written to, do not allow what was asked."""
+
+
+class WeightsError(FerError):
+    """Pre-trained weights cannot be downloaded, or do not fit the backbone."""
+
+
+class TrainingError(FerError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+
+class TrackingError(FerError):
+    """MLflow cannot be reached or refuses what it was given."""

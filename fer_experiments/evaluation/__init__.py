@@ -1,0 +1,1 @@
+"""Predictions, scores and figures; knows nothing of MLflow."""

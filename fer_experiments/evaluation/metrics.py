@@ -1,0 +1,133 @@
+"""Probabilities and labels in, a Report out: names and values, nothing about logging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import (
+    classification_report,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """How well one model did on one split.
+
+    `confusion[i, j]` counts images of class i that were predicted as class j. Scores are shares
+    between 0 and 1; `log_loss` is in nats. A class with no image in the split has support 0 and
+    takes no part in `balanced_accuracy` and `macro_f1`.
+    """
+
+    split: str
+    class_names: tuple[str, ...]
+    accuracy: float
+    accuracy_interval: tuple[float, float]  # 95 %, Wilson
+    balanced_accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    log_loss: float
+    precision: np.ndarray  # (C,)
+    recall: np.ndarray  # (C,)
+    f1: np.ndarray  # (C,)
+    support: np.ndarray  # (C,)
+    confusion: np.ndarray  # (C, C)
+    majority_share: float  # accuracy of always naming the most frequent class
+    text: str  # scikit-learn's classification report
+
+    @property
+    def images(self) -> int:
+        """How many images were judged."""
+        return int(self.support.sum())
+
+    @property
+    def predicted_classes(self) -> int:
+        """How many different classes the model named at least once."""
+        return int((self.confusion.sum(axis=0) > 0).sum())
+
+    def scores(self) -> dict[str, float]:
+        """Every score under its name, `/` between sections, without the split."""
+        low, high = self.accuracy_interval
+        scores = {
+            "accuracy": self.accuracy,
+            "interval/accuracy_low": low,
+            "interval/accuracy_high": high,
+            "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
+            "weighted_f1": self.weighted_f1,
+            "log_loss": self.log_loss,
+            "majority_share": self.majority_share,
+            "images": float(self.images),
+        }
+        for name in ("precision", "recall", "f1"):
+            values = getattr(self, name)
+            for i, class_name in enumerate(self.class_names):
+                if self.support[i]:
+                    scores[f"per_class/{name}_{class_name}"] = float(values[i])
+        return scores
+
+
+def report(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, split: str
+) -> Report:
+    """Judges predictions.
+
+    Args:
+        probabilities: float, (N, C), rows sum to 1, in the order of `labels`.
+        labels: int, (N,), 0 to C-1.
+        class_names: C names in label order.
+        split: which images these are, `val` or `test`.
+
+    Raises:
+        ValueError: the shapes do not agree, or there is no image.
+    """
+    N, C = probabilities.shape
+    if N == 0 or labels.shape != (N,) or len(class_names) != C:
+        raise ValueError(
+            "Expected probabilities (N, C) with N labels and C class names, N above 0. "
+            f"Received: probabilities {probabilities.shape}, labels {labels.shape}, "
+            f"{len(class_names)} class names"
+        )
+    predicted = probabilities.argmax(axis=1)
+    every = np.arange(C)
+    present = np.unique(labels)
+    correct = int((predicted == labels).sum())
+    interval = binomtest(correct, N).proportion_ci(confidence_level=0.95, method="wilson")
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=every, zero_division=0
+    )
+    return Report(
+        split=split,
+        class_names=tuple(class_names),
+        accuracy=correct / N,
+        accuracy_interval=(float(interval.low), float(interval.high)),
+        balanced_accuracy=float(recall[present].mean()),
+        macro_f1=float(f1[present].mean()),
+        weighted_f1=float(np.average(f1, weights=support)),
+        log_loss=float(log_loss(labels, _normalised(probabilities), labels=every)),
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        support=support,
+        confusion=confusion_matrix(labels, predicted, labels=every),
+        majority_share=float(support.max() / N),
+        text=classification_report(
+            labels,
+            predicted,
+            labels=every,
+            target_names=list(class_names),
+            digits=4,
+            zero_division=0,
+        ),
+    )
+
+
+def _normalised(probabilities: np.ndarray) -> np.ndarray:
+    """float64 rows that sum to 1: float32 softmax rows miss it by 1e-7, and scikit-learn warns."""
+    wide = probabilities.astype(np.float64)
+    return wide / wide.sum(axis=1, keepdims=True)

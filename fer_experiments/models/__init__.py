@@ -1,0 +1,1 @@
+"""Backbones, the classifier on top of them, and augmentation."""

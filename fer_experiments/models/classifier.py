@@ -1,0 +1,131 @@
+"""Raw pixels to probabilities: one flat Keras graph of built-in layers.
+
+    pixels (N, H, W, 1) float32 0–255 -> three channels -> [up-sampling] -> input scaling
+           -> backbone up to the cut -> head -> logits -> softmax (N, C) float32
+
+Flat means that the backbone's layers stand in the graph under their own names, so that any inner
+tensor can be reached, and that a saved model loads without custom objects or pickles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fer_experiments.config import ModelConfig, per_backbone
+from fer_experiments.errors import ConfigError
+from fer_experiments.models import weights as pretrained
+from fer_experiments.models.backbones import Backbone, lookup
+
+if TYPE_CHECKING:
+    import keras
+
+# The head's first layer: what stands before it is the backbone and its input.
+HEAD_START = "head_flatten"
+INPUT_END = "backbone_input"
+
+
+def build(config: ModelConfig, *, image_size: int, classes: int, seed: int) -> keras.Model:
+    """A classifier with a frozen backbone and an untrained head.
+
+    Args:
+        config: backbone, weights, cut and head.
+        image_size: height and width of the images, pixels.
+        classes: length of the softmax.
+        seed: governs every initial weight.
+
+    Raises:
+        ConfigError: unknown backbone or cut, or images too small for the backbone.
+        WeightsError: pre-trained weights cannot be had or do not fit.
+    """
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(seed)
+    row = lookup(config.backbone)
+    pixels = keras.Input((image_size, image_size, 1), dtype="float32", name="pixels")
+    whole = row.build(_scaled(pixels, config, row, image_size))
+    cut = per_backbone(config.cut, row.name)
+    end = whole.output if cut == "none" else _cut_tensor(whole, cut, row)
+    below_cut = _after(INPUT_END, keras.Model(pixels, end).layers)
+    pretrained.fill(below_cut, row, config.weights, initializer=config.initializer)
+    for layer in below_cut:
+        layer.trainable = False
+
+    x = layers.Flatten(name=HEAD_START)(end)
+    if config.head_batchnorm:
+        x = layers.BatchNormalization(name="head_batchnorm")(x)
+    x = layers.Dense(config.head_units, activation="relu", name="head_dense")(x)
+    if config.dropout:
+        x = layers.Dropout(config.dropout, seed=seed, name="head_dropout")(x)
+    x = layers.Dense(classes, name="logits")(x)
+    # float32 also where the rest runs in lower precision: probabilities are what is judged.
+    outputs = layers.Softmax(dtype="float32", name="softmax")(x)
+    return keras.Model(pixels, outputs, name=config.backbone)
+
+
+def unfreeze(model: keras.Model, last: int, *, train_batchnorm: bool) -> list[str]:
+    """Lets the last layers of the backbone train; returns the names of those with weights to train.
+
+    A BatchNorm layer that stays frozen also stays in inference mode: Keras runs `trainable=False`
+    ones so. Compile again afterwards.
+
+    Raises:
+        ConfigError: the backbone has fewer layers.
+    """
+    import keras
+
+    layers = backbone_layers(model)
+    if last > len(layers):
+        raise ConfigError(
+            f"Expected unfreeze_layers to be at most {len(layers)}, all layers of the backbone "
+            f"up to its cut. Received: unfreeze_layers={last}"
+        )
+    for layer in layers[-last:]:
+        is_batchnorm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = train_batchnorm or not is_batchnorm
+    return [layer.name for layer in layers[-last:] if layer.trainable_weights]
+
+
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The backbone's layers of a classifier, in order, also after saving and loading."""
+    names = [layer.name for layer in model.layers]
+    return _after(INPUT_END, model.layers[: names.index(HEAD_START)])
+
+
+def _scaled(pixels: Any, config: ModelConfig, row: Backbone, image_size: int) -> Any:
+    """Grey to three channels, up-sampled, in the scale that the backbone (or recipe) wants."""
+    from keras import layers
+
+    x = layers.Concatenate(name="three_channels")([pixels, pixels, pixels])
+    size = config.input_size or image_size
+    if size < row.smallest_input:
+        raise ConfigError(
+            f"Expected images of at least {row.smallest_input} pixels for backbone={row.name}. "
+            f"Received: {size}; pass input_size={row.smallest_input} or more"
+        )
+    if size != image_size:
+        x = layers.Resizing(size, size, interpolation="bilinear", name="upsampling")(x)
+    if config.input_scaling == "unit":
+        x = layers.Rescaling(1 / 255, name="unit_scaling")(x)
+    else:
+        x = row.preprocess(x)
+    # Marks where the backbone begins, whatever the layers of the preprocessing are called.
+    return layers.Identity(name=INPUT_END)(x)
+
+
+def _cut_tensor(whole: keras.Model, cut: str, row: Backbone) -> Any:
+    from difflib import get_close_matches
+
+    own = [layer.name for layer in _after(INPUT_END, whole.layers)]
+    if cut not in own:
+        near = get_close_matches(cut, own, n=3, cutoff=0.3) or own[-3:]
+        raise ConfigError(
+            f"Expected cut to be a layer of {row.name}, such as {', '.join(near)}. "
+            f"Received: cut={cut[:80]}"
+        )
+    return whole.get_layer(cut).output
+
+
+def _after(name: str, layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    names = [layer.name for layer in layers]
+    return list(layers[names.index(name) + 1 :])

@@ -1,0 +1,1 @@
+"""The story: one file per command, readable top to bottom."""

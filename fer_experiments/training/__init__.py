@@ -1,0 +1,1 @@
+"""Batches and the training loop; knows nothing of MLflow."""
