@@ -132,6 +132,18 @@ def find(key: str) -> PreparedDataset | None:
         return None
 
 
+def by_fingerprint(fingerprint: str) -> PreparedDataset | None:
+    """The prepared dataset with exactly this content, whatever it was made from."""
+    for folder in data_home().glob(f"*-{fingerprint[:16]}"):
+        try:
+            prepared = open_prepared(folder)
+        except DataError:
+            continue
+        if prepared.fingerprint == fingerprint:
+            return prepared
+    return None
+
+
 def open_prepared(folder: Path) -> PreparedDataset:
     """Opens a prepared folder.
 

@@ -72,6 +72,7 @@ def _build_tiny(input_tensor: Any) -> keras.Model:
     )
     x = layers.BatchNormalization(name="block1_bn")(x)
     x = layers.Activation("relu", name="block1_out")(x)
+    x = layers.MaxPooling2D(2, name="block1_pool")(x)
     shortcut = layers.Conv2D(16, 1, strides=2, name="block2_0_conv")(x)
     x = layers.Conv2D(16, 3, strides=2, padding="same", name="block2_1_conv")(x)
     x = layers.BatchNormalization(name="block2_1_bn")(x)
@@ -80,7 +81,6 @@ def _build_tiny(input_tensor: Any) -> keras.Model:
     x = layers.BatchNormalization(name="block2_2_bn")(x)
     x = layers.Add(name="block2_add")([shortcut, x])
     x = layers.Activation("relu", name="block2_out")(x)
-    x = layers.MaxPooling2D(2, name="block2_pool")(x)
     return Model(get_source_inputs(input_tensor), x)
 
 

@@ -1,0 +1,400 @@
+"""The commands: each parses, calls one stage, prints its result.
+
+Stages are imported inside the commands: `--help` and wrong options pay neither for MLflow (2 s)
+nor for Keras (5 s).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from fer_experiments import __version__, console
+from fer_experiments.config import (
+    FIELDS,
+    Config,
+    DataConfig,
+    check_value,
+)
+from fer_experiments.errors import ConfigError, FerError, UsageError
+from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
+
+AUTO = "auto"  # "the recipe decides": what MLflow passes on for what was not given
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "max_content_width": 100,
+}
+
+
+class FieldType(click.ParamType):
+    """A configuration field: converted and checked by its own rule; `auto` means not given."""
+
+    def __init__(self, name: str) -> None:
+        self.field = FIELDS[name][1]
+        self.choices = [str(c) for c in self.field.metadata.get("choices", ())]
+        self.name = str(self.field.type).removesuffix(" | None")
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What `--help` shows behind the option."""
+        return "|".join(self.choices) or self.name.upper()
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The field's value; None for `auto`."""
+        return None if value == AUTO else check_value(self.field, value)
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """The choices, if the field has any."""
+        return [CompletionItem(c) for c in self.choices if c.startswith(incomplete)]
+
+
+class TextType(click.ParamType):
+    """Text that may be left to the recipe with `auto`."""
+
+    name = "text"
+
+    def __init__(self, choices: Iterable[str] = ()) -> None:
+        self.choices = tuple(choices)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The text; None for `auto`."""
+        if value == AUTO:
+            return None
+        if not str(value).strip():
+            name = param.name if param else "value"
+            raise ConfigError(f"Expected {name} to have a value. Received: {name}=")
+        return value
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """The choices, if there are any."""
+        return [CompletionItem(c) for c in self.choices if c.startswith(incomplete)]
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def field_options(names: Iterable[str]) -> Decorator:
+    """An option for each of these configuration fields."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(list(names)):
+            option = click.option(
+                f"--{name.replace('_', '-')}",
+                name,
+                type=FieldType(name),
+                help=FIELDS[name][1].metadata["help"],
+            )
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def text_option(name: str, text: str, **settings: Any) -> Decorator:
+    """An option that is no configuration field."""
+    settings.setdefault("type", TextType(settings.pop("choices", ())))
+    return click.option(f"--{name.replace('_', '-')}", name, help=text, **settings)
+
+
+recipe_option = text_option(
+    "recipe", f"preset: {', '.join(RECIPES)} (default {DEFAULT_RECIPE})", choices=RECIPES
+)
+experiment_option = text_option(
+    "experiment", "MLflow experiment to write to, and the only one to look in (default fer2013)"
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show the resolved configuration, expected time and disk."
+)
+run_id_option = text_option("run_id", "an MLflow run")
+dataset_option = text_option("dataset", "a dataset's name, or what it was prepared from")
+
+DATA_FIELDS = [f.name for f in fields(DataConfig)]
+ALL_FIELDS = list(FIELDS)
+TRAIN_FIELDS = [name for name, (section, _) in FIELDS.items() if section != "finetune"]
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The configuration fields that were given on the command line."""
+    return {name: v for name, v in options.items() if name in FIELDS and v is not None}
+
+
+@click.group(context_settings=SETTINGS)
+@click.version_option(__version__)
+@click.option("--verbose", is_flag=True, help="Show the libraries' own messages and tracebacks.")
+def cli(verbose: bool) -> None:
+    """Compare ImageNet backbones on facial emotion recognition, tracked in MLflow."""
+    if not verbose:
+        console.quieten()
+
+
+@cli.command()
+@recipe_option
+@field_options(DATA_FIELDS)
+@experiment_option
+@dry_run_option
+def prepare(recipe: str | None, experiment: str | None, dry_run: bool, **options: Any) -> None:
+    """Source to prepared dataset: decoded, split, audited, described."""
+    config = resolve(recipe, given(options))
+    if dry_run:
+        return _dry_run([config], [])
+    from fer_experiments.stages import prepare as stage
+
+    stage.run(config, experiment=experiment)
+    return None
+
+
+@cli.command()
+@recipe_option
+@field_options(TRAIN_FIELDS)
+@experiment_option
+@dry_run_option
+def train(recipe: str | None, experiment: str | None, dry_run: bool, **options: Any) -> None:
+    """Train a new head on a frozen backbone."""
+    config = resolve(recipe, given(options))
+    if dry_run:
+        return _dry_run([config], ["train"])
+    from fer_experiments.stages import train as stage
+
+    stage.run(config, experiment=experiment)
+    return None
+
+
+@cli.command()
+@run_id_option
+@recipe_option
+@field_options(ALL_FIELDS)
+@experiment_option
+@dry_run_option
+def finetune(
+    run_id: str | None,
+    recipe: str | None,
+    experiment: str | None,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Unfreeze the backbone's last layers and train on at a smaller rate.
+
+    Starts from --run-id, a finished train run; without it, from the newest one that fits the
+    other options.
+    """
+    if recipe is not None:
+        resolve(recipe)
+    if dry_run:
+        return _dry_run([resolve(recipe, given(options))], ["finetune"])
+    from fer_experiments.stages import finetune as stage
+
+    stage.run(given(options), run_id=run_id, recipe=recipe, experiment=experiment)
+    return None
+
+
+@cli.command()
+@run_id_option
+@text_option("backbone", "judge its newest fine-tuned run")
+@text_option("model", "a model URI such as models:/emotion-fer2013@champion")
+@field_options(DATA_FIELDS)
+@experiment_option
+def evaluate(
+    run_id: str | None,
+    backbone: str | None,
+    model: str | None,
+    experiment: str | None,
+    **options: Any,
+) -> None:
+    """Judge a run's or a registered model on val and test.
+
+    Default: the champion, else the newest fine-tuned run. The data is what the model was trained
+    on, unless --dataset or another option of the data says otherwise.
+    """
+    if backbone is not None:
+        from fer_experiments.models.backbones import lookup
+
+        lookup(backbone)
+    from fer_experiments.stages import evaluate as stage
+
+    stage.run(
+        run_id=run_id,
+        backbone=backbone,
+        model=model,
+        data=given(options),
+        experiment=experiment,
+    )
+
+
+@cli.command()
+@dataset_option
+@experiment_option
+def compare(dataset: str | None, experiment: str | None) -> None:
+    """All evaluated models on the same data, side by side."""
+    from fer_experiments.stages import compare as stage
+
+    stage.run(dataset=dataset, experiment=experiment)
+
+
+@cli.command()
+@text_option("metric", "the score on val that decides (default val/macro_f1)")
+@text_option("min_improvement", "by how much the champion must be beaten (default 0.005)")
+@text_option("model_name", "registered model (default emotion-<dataset name>)")
+@dataset_option
+@experiment_option
+def register(
+    metric: str | None,
+    min_improvement: str | None,
+    model_name: str | None,
+    dataset: str | None,
+    experiment: str | None,
+) -> None:
+    """Register the best evaluated model; promote it if the gate lets it pass."""
+    wanted: dict[str, Any] = {}
+    if metric is not None:
+        wanted["metric"] = metric
+    if min_improvement is not None:
+        wanted["min_improvement"] = _number("min_improvement", min_improvement)
+    from fer_experiments.stages import register as stage
+
+    stage.run(model_name=model_name, dataset=dataset, experiment=experiment, **wanted)
+
+
+@cli.command("main")
+@text_option("backbones", "which to compare (default vgg16,resnet50)")
+@recipe_option
+@field_options([name for name in ALL_FIELDS if name != "backbone"])
+@experiment_option
+@dry_run_option
+def main_(
+    backbones: str | None,
+    recipe: str | None,
+    experiment: str | None,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """All of it: prepare; train, fine-tune and evaluate each backbone; compare; register."""
+    names = [name.strip() for name in (backbones or "vgg16,resnet50").split(",")]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"Expected each backbone once. Received: backbones={backbones}")
+    configs = [resolve(recipe, {**given(options), "backbone": name}) for name in names]
+    if dry_run:
+        return _dry_run(configs, ["train", "finetune", "evaluate"])
+    from fer_experiments.stages import main as stage
+
+    stage.run(configs, experiment=experiment)
+    return None
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True)
+@text_option("model", "a model URI (default: the champion made last)")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def predict(images: tuple[str, ...], model: str | None, as_json: bool, as_csv: bool) -> None:
+    """Class probabilities of IMAGES: files, or folders of files.
+
+    A photo is cut to its central square and scaled to the model's size; faces are not searched
+    for, so cut the face out first.
+    """
+    if as_json and as_csv:
+        raise UsageError("Expected one of --json and --csv. Received: both")
+    from fer_experiments.stages import predict as stage
+
+    found = stage.run(images, model=model)
+    names = found.model.class_names
+    rows = list(zip(found.files, found.probabilities, strict=True))
+    if as_json:
+        console.say(
+            json.dumps(
+                [
+                    {
+                        "file": file,
+                        "predicted": names[int(p.argmax())],
+                        "probabilities": dict(zip(names, map(float, p), strict=True)),
+                    }
+                    for file, p in rows
+                ],
+                indent=2,
+            )
+        )
+    elif as_csv:
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["file", "predicted", *names])
+        writer.writerows([file, names[int(p.argmax())], *map(float, p)] for file, p in rows)
+    else:
+        console.table(
+            ["file", "predicted", *names],
+            [[file, names[int(p.argmax())], *(f"{v:.1%}" for v in p)] for file, p in rows],
+        )
+    if found.larger:
+        click.echo(
+            f"{found.larger} of {len(rows)} images are much larger than the model's "
+            f"{found.model.image_size} pixels: if they show more than a face, cut it out first",
+            err=True,
+        )
+    if found.bad:
+        raise FerError(f"{len(found.bad)} files could not be read: {'; '.join(found.bad[:3])}")
+
+
+@cli.command()
+def doctor() -> None:
+    """Versions, backend, devices, store, data home, and what is reachable."""
+    from fer_experiments.stages import doctor as stage
+
+    console.table(["what", "found"], [[what, found] for what, found in stage.run()])
+
+
+STAGES = ("prepare", "train", "finetune", "evaluate", "compare", "register", "main")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs a command; every error becomes one line and an exit code."""
+    try:
+        result = cli.main(args=arguments, prog_name="fer", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except FerError as error:
+        _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if "--verbose" in sys.argv:
+            traceback.print_exc()
+        text = (str(error).strip() or "no message").splitlines()[0][:300]
+        _fail(f"{type(error).__name__}: {text} (fer --verbose COMMAND shows where)", 1)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    line = " ".join(message.split())
+    click.echo(f"Error: {line}", err=True)
+    if os.environ.get("MLFLOW_RUN_ID"):
+        # `mlflow run` has made a run already and will end it as FAILED: it shall say why.
+        from fer_experiments.tracking.runs import explain_foreign_run
+
+        explain_foreign_run(line)
+    sys.exit(exit_code)
+
+
+def _dry_run(configs: list[Config], stages: list[str]) -> None:
+    from fer_experiments.stages import estimate
+
+    estimate.show(configs, stages=stages)
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigError(
+            f"Expected {name} to be a number. Received: {name}={value[:80]}"
+        ) from None

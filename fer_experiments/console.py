@@ -1,0 +1,70 @@
+"""What the terminal shows: our own lines, and nobody else's start-up noise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+
+import click
+
+
+def quieten() -> None:
+    """Silences TensorFlow, absl and MLflow; call before they are imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    for name in ("mlflow", "alembic", "absl", "tensorflow", "kagglehub", "git"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def load_keras() -> None:
+    """Imports Keras; every stage that needs it calls this first.
+
+    TensorFlow writes to the process's standard error before any of its settings count, so while it
+    is imported that goes to a file, which is shown only if the import fails.
+    """
+    if "keras" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        except BaseException:
+            noise.seek(0)
+            os.write(kept, noise.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def say(text: str = "") -> None:
+    """One line of ours."""
+    click.echo(text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table: the first column to the left, the others, numbers mostly, to the right."""
+    cells = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    for row in cells:
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        say("  ".join([first, *others]).rstrip())
+
+
+def is_terminal() -> bool:
+    """Whether a person watches, so that a progress bar makes sense."""
+    return sys.stdout.isatty()

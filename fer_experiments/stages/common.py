@@ -1,0 +1,143 @@
+"""What several stages do alike: check early, describe the data, report at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from fer_experiments import console
+from fer_experiments.config import Config, DataConfig, per_backbone
+from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.sources import open_source
+from fer_experiments.evaluation import figures
+from fer_experiments.models import backbones
+from fer_experiments.models import weights as pretrained
+from fer_experiments.tracking.runs import run_link
+from fer_experiments.tracking.writer import Writer
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """The run that a stage wrote and the figures that it printed."""
+
+    run_id: str
+    scores: dict[str, float]
+
+
+def for_backbone(config: Config) -> Config:
+    """The configuration with `cut` resolved for its backbone.
+
+    Raises:
+        UsageError: unknown backbone, weights or data source; found before Keras is imported.
+    """
+    row = backbones.lookup(config.model.backbone)
+    pretrained.check(config.model.weights, row)
+    check_source(config)
+    return config.replace(cut=per_backbone(config.model.cut, row.name))
+
+
+def check_source(config: Config) -> None:
+    """Raises UsageError if `dataset` names nothing that can be read."""
+    data = config.data
+    open_source(data.dataset, synthetic_count=data.synthetic_count, data_seed=data.data_seed)
+
+
+def data_overrides(params: Mapping[str, str]) -> dict[str, str]:
+    """The fields of DataConfig among a run's params."""
+    return {f.name: params[f.name] for f in fields(DataConfig) if f.name in params}
+
+
+def run_name(config: Config, stage: str) -> str:
+    """A name that tells runs apart in a chart: `vgg16 finetune baseline s0`."""
+    return f"{config.model.backbone} {stage} {config.recipe} s{config.train.seed}"
+
+
+def identify(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
+    """Params and tags by which a run is found and compared, and the whole configuration."""
+    writer.params({**config.flat(), "dataset_fingerprint": prepared.fingerprint})
+    writer.tags(
+        {
+            "backbone": config.model.backbone,
+            "recipe": config.recipe,
+            "dataset_name": prepared.name,
+            "dataset_fingerprint": prepared.fingerprint,
+        }
+    )
+    writer.json(config.flat(), "config.json")
+
+
+def describe_data(writer: Writer, prepared: PreparedDataset) -> None:
+    """The dataset card: counts, audit, a grid of samples; and the link to the dataset."""
+    manifest = prepared.manifest
+    writer.json(manifest, "dataset/card.json")
+    writer.text(card(prepared), "dataset/card.md")
+    images, labels = prepared.split("train")
+    writer.figure(
+        figures.sample_grid(
+            images,
+            labels,
+            class_names=prepared.class_names,
+            title=f"{prepared.name}: training images",
+        ),
+        "dataset/samples.png",
+    )
+    writer.figure(
+        figures.class_counts(
+            prepared.counts,
+            class_names=prepared.class_names,
+            title=f"{prepared.name}: images per class",
+        ),
+        "dataset/class_counts.png",
+    )
+
+
+def card(prepared: PreparedDataset) -> str:
+    """The dataset card as Markdown."""
+    manifest = prepared.manifest
+    splits = [split for split in ("train", "val", "test") if prepared.size(split)]
+    lines = [
+        f"# {prepared.name}",
+        "",
+        f"{prepared.image_size}×{prepared.image_size} grey images from "
+        f"`{manifest['source']['dataset']}`, split `{manifest['split']}`.",
+        "",
+        "| class | " + " | ".join(splits) + " |",
+        "|---|" + "---:|" * len(splits),
+    ]
+    for i, name in enumerate(prepared.class_names):
+        counts = " | ".join(str(prepared.counts[split][i]) for split in splits)
+        lines.append(f"| {name} | {counts} |")
+    totals = " | ".join(str(prepared.size(split)) for split in splits)
+    lines += [f"| **all** | {totals} |", "", "## Audit", ""]
+    lines += [f"- {text}" for text in audit_lines(prepared)]
+    if manifest["skipped"]:
+        lines += ["", "## Skipped files", "", *[f"- {text}" for text in manifest["skipped"]]]
+    lines += ["", f"Fingerprint: `{prepared.fingerprint}`", ""]
+    return "\n".join(lines)
+
+
+def audit_lines(prepared: PreparedDataset) -> list[str]:
+    """The audit in words."""
+    manifest, audit = prepared.manifest, prepared.manifest["audit"]
+    blank = ", ".join(f"{n} in {split}" for split, n in audit["blank_images"].items() if n)
+    return [
+        f"{audit['duplicate_groups']} sets of identical images ({audit['duplicate_images']} "
+        f"images); {audit['cross_split_groups']} sets reach over splits",
+        f"{audit['val_in_train']} val and {audit['test_in_train']} test images also stand in train",
+        f"{audit['conflicting_groups']} sets of identical images carry different labels",
+        f"blank images: {blank or 'none'}",
+        f"{len(manifest['skipped'])} files skipped, {manifest['colour_converted']} converted to "
+        f"grey, {manifest['resized']} resized",
+    ]
+
+
+def close(writer: Writer, lines: Sequence[str], *, following: str) -> None:
+    """The last lines of a command: key figures, run, link, what to type next."""
+    for line in lines:
+        console.say(line)
+    if writer.nested:
+        console.say()
+        return
+    console.say(f"run    {writer.run_id}")
+    console.say(f"open   {run_link(writer)}")
+    console.say(f"next   {following}")

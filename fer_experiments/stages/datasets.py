@@ -1,0 +1,23 @@
+"""The data that a model was trained on, found again by its fingerprint."""
+
+from __future__ import annotations
+
+from fer_experiments.config import DataConfig
+from fer_experiments.data.prepared import PreparedDataset, by_fingerprint, prepare
+from fer_experiments.errors import DataError
+
+
+def dataset_of(config: DataConfig, fingerprint: str) -> PreparedDataset:
+    """The dataset with this fingerprint: as prepared earlier, else prepared again from its source.
+
+    Raises:
+        DataError: the source no longer gives the same data.
+    """
+    prepared = by_fingerprint(fingerprint) or prepare(config)
+    if prepared.fingerprint != fingerprint:
+        raise DataError(
+            f"Expected dataset={config.dataset} to give the data that the model was trained on "
+            f"(fingerprint {fingerprint[:16]}). Received: {prepared.fingerprint[:16]}; the source "
+            "has changed since"
+        )
+    return prepared

@@ -1,0 +1,86 @@
+"""`doctor`: what this machine has, and what it can reach."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Callable
+
+import mlflow
+from mlflow.tracking import MlflowClient
+
+from fer_experiments import __version__, console
+from fer_experiments.data.prepared import data_home
+from fer_experiments.tracking.runs import without_secrets
+
+_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "scikit-learn", "pillow", "kagglehub")
+_HOSTS = {"Kaggle": "www.kaggle.com", "ImageNet weights": "storage.googleapis.com"}
+
+
+def run() -> list[tuple[str, str]]:
+    """Findings as (what, what was found), in the order in which they are shown."""
+    findings = [("fer_experiments", __version__), ("Python", platform.python_version())]
+    findings += [(package, _version(package)) for package in _PACKAGES]
+    findings += [
+        ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
+        ("Keras backend", _attempt(_backend)),
+        ("devices", _attempt(_devices)),
+        ("MLflow store", _attempt(_store)),
+        ("data home", _attempt(_home)),
+    ]
+    findings += [(what, _reachable(host)) for what, host in _HOSTS.items()]
+    return findings
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _attempt(look: Callable[[], str]) -> str:
+    """What `look` finds; a doctor reports a failure, it does not fail."""
+    try:
+        return look()
+    except Exception as error:
+        return f"failed: {(str(error) or type(error).__name__).splitlines()[0][:160]}"
+
+
+def _backend() -> str:
+    console.load_keras()
+    import keras
+
+    return str(keras.backend.backend())
+
+
+def _devices() -> str:
+    import keras
+
+    return ", ".join(keras.distribution.list_devices()) or "cpu only"
+
+
+def _store() -> str:
+    uri = without_secrets(mlflow.get_tracking_uri())
+    experiments = MlflowClient().search_experiments(max_results=1000)
+    return f"{uri}, {len(experiments)} experiments"
+
+
+def _home() -> str:
+    home = data_home()
+    existing = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    datasets = [p.parent.name for p in home.glob("*/manifest.json")]
+    held = f"holds {', '.join(sorted(datasets))}" if datasets else "holds nothing yet"
+    return f"{home}, {free:.0f} GB free, {held}"
+
+
+def _reachable(host: str) -> str:
+    try:
+        with socket.create_connection((host, 443), timeout=3):
+            return f"{host} is reachable"
+    except OSError:
+        return f"{host} is not reachable from here"

@@ -1,0 +1,127 @@
+"""`finetune`: the last layers of the backbone are unfrozen and trained on at a smaller rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from fer_experiments import console
+from fer_experiments.config import AugmentationConfig, Config, FinetuneConfig, per_backbone
+from fer_experiments.errors import RunError
+from fer_experiments.stages import common
+from fer_experiments.stages.datasets import dataset_of
+from fer_experiments.stages.fitting import Phase, fit_and_log, summary
+from fer_experiments.tracking.models import load, model_of
+from fer_experiments.tracking.runs import config_of, get_run, open_run, search
+
+# What may differ from the train run; everything else says which train run is meant.
+_OWN_FIELDS = {f.name for cls in (FinetuneConfig, AugmentationConfig) for f in fields(cls)} | {
+    "optimizer",
+    "batch_size",
+    "keep_epoch",
+    "seed",
+}
+
+
+def run(
+    overrides: Mapping[str, Any],
+    *,
+    run_id: str | None = None,
+    recipe: str | None = None,
+    experiment: str | None = None,
+) -> common.StageResult:
+    """Fine-tunes the model of a train run and logs the result as a model of its own.
+
+    Args:
+        overrides: fields of fine-tuning to change; other fields choose the train run.
+        run_id: a finished train run; None: the newest that fits the overrides.
+        recipe: the recipe of the train run to look for.
+        experiment: where to write, and the only place to look.
+
+    Raises:
+        RunError: no such train run, or it was made with other values than the overrides say.
+    """
+    wanted = {k: v for k, v in overrides.items() if k not in _OWN_FIELDS}
+    if "seed" in overrides and run_id is None:
+        wanted["seed"] = overrides["seed"]
+    if recipe is not None:
+        wanted["recipe"] = recipe
+    source = _newest(wanted, experiment) if run_id is None else get_run(run_id, stages=("train",))
+    trained = config_of(source)
+    _hold_against(wanted, trained, source.info.run_id)
+    config = trained.replace(**{k: v for k, v in overrides.items() if k in _OWN_FIELDS})
+    logged = model_of(source)
+    with open_run(
+        "finetune",
+        common.run_name(config, "finetune"),
+        experiment=experiment,
+        tags={"source_run_id": source.info.run_id},
+    ) as writer:
+        prepared = dataset_of(config.data, source.data.tags["dataset_fingerprint"])
+        common.identify(writer, config, prepared)
+        common.describe_data(writer, prepared)
+        for split in ("train", "val"):
+            writer.dataset(prepared, split=split)
+
+        console.load_keras()
+        from fer_experiments.models import classifier
+
+        model = load(logged)
+        unfrozen = classifier.unfreeze(
+            model,
+            config.finetune.unfreeze_layers,
+            train_batchnorm=config.finetune.train_batchnorm,
+        )
+        console.say(
+            f"{common.run_name(config, 'finetune')}: from {source.info.run_name}, unfrozen: "
+            f"{', '.join(unfrozen) or 'no layer with weights, so the head alone trains on'}"
+        )
+        phase = Phase(
+            stage="finetune",
+            learning_rate=config.finetune.finetune_learning_rate,
+            epochs=config.finetune.finetune_epochs,
+            first_epoch=trained.train.epochs + 1,
+        )
+        result = fit_and_log(writer, model, config, prepared, phase)
+        common.close(
+            writer,
+            summary(config, result, "finetune"),
+            following=f"fer evaluate --run-id {result.run_id}",
+        )
+    return result
+
+
+def _newest(wanted: Mapping[str, Any], experiment: str | None) -> Any:
+    tags = {key: str(wanted[key]) for key in ("backbone", "recipe") if key in wanted}
+    # Params are compared as numbers, not as the text that was typed: 1e-4 is 0.0001.
+    for found in search("train", experiment=experiment, tags=tags):
+        if not _differences(wanted, config_of(found)):
+            return found
+    asked = ", ".join(f"{k}={v}" for k, v in wanted.items()) or "any configuration"
+    raise RunError(
+        f"Expected a finished train run with {asked}. Found: none; run fer train first, "
+        "or pass run_id"
+    )
+
+
+def _differences(wanted: Mapping[str, Any], trained: Config) -> list[str]:
+    """The names of wanted values that the train run was not made with."""
+    flat = trained.flat()
+    meant = {**wanted}
+    if "cut" in meant:
+        meant["cut"] = per_backbone(meant["cut"], trained.model.backbone)
+    return [name for name, value in meant.items() if flat[name] != value]
+
+
+def _hold_against(wanted: Mapping[str, Any], trained: Config, run_id: str) -> None:
+    for name in _differences(wanted, trained):
+        advice = (
+            "; fine-tuning has finetune_learning_rate and finetune_epochs of its own"
+            if name in ("learning_rate", "epochs")
+            else ""
+        )
+        raise RunError(
+            f"Expected {name}={trained.flat()[name]}, as train run {run_id} was made. "
+            f"Received: {name}={wanted[name]}{advice}"
+        )

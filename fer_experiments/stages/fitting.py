@@ -1,0 +1,150 @@
+"""What head training and fine-tuning share: fit, write every epoch down, log the model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fer_experiments import console
+from fer_experiments.config import Config
+from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.evaluation import figures
+from fer_experiments.stages import common
+from fer_experiments.tracking.models import log_model
+from fer_experiments.tracking.writer import Writer
+
+if TYPE_CHECKING:
+    import keras
+
+    from fer_experiments.training.loop import EpochRecord, TrainingResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Head training or fine-tuning."""
+
+    stage: str
+    learning_rate: float
+    epochs: int
+    first_epoch: int
+
+
+def fit_and_log(
+    writer: Writer,
+    model: keras.Model,
+    config: Config,
+    prepared: PreparedDataset,
+    phase: Phase,
+) -> common.StageResult:
+    """Trains, logs each epoch as it ends, then the kept epoch's model and the learning curves."""
+    from fer_experiments.training import loop
+    from fer_experiments.training.batches import Batches
+
+    classes = len(prepared.class_names)
+    batches = {
+        split: Batches(
+            *prepared.split(split),
+            classes=classes,
+            batch_size=config.train.batch_size,
+            seed=config.train.seed if split == "train" else None,
+            first_epoch=phase.first_epoch,
+        )
+        for split in ("train", "val")
+    }
+    bar = console.is_terminal()
+    last_epoch = phase.first_epoch - 1 + phase.epochs
+
+    def log(record: EpochRecord) -> None:
+        epoch = int(record["epoch"])
+        writer.metrics(
+            {_logged_name(name): value for name, value in record.items() if name != "epoch"},
+            step=epoch,
+        )
+        if not bar:
+            console.say(_epoch_line(record, last_epoch))
+
+    result = loop.fit(
+        model,
+        batches["train"],
+        batches["val"],
+        augmentation=config.augmentation,
+        optimizer=config.train.optimizer,
+        learning_rate=phase.learning_rate,
+        epochs=phase.epochs,
+        first_epoch=phase.first_epoch,
+        keep_epoch=config.train.keep_epoch,
+        seed=config.train.seed,
+        log=log,
+        progress_bar=bar,
+    )
+    images_trained = prepared.size("train") * phase.epochs
+    writer.metrics(
+        {
+            "best_epoch": result.kept_epoch,
+            "time/train_seconds": result.seconds,
+            "time/images_per_second": images_trained / result.seconds,
+            "model/parameters": model.count_params(),
+            "model/trainable_parameters": sum(
+                math.prod(weight.shape) for weight in model.trainable_weights
+            ),
+        }
+    )
+    writer.figure(
+        figures.learning_curves(
+            result.history,
+            title=common.run_name(config, phase.stage),
+            best_epoch=result.kept_epoch,
+        ),
+        "learning_curves.png",
+    )
+    logged = log_model(writer, model, config=config, prepared=prepared)
+    scores = {name: value for name, value in result.kept.items() if name.startswith("val/")}
+    writer.note(_note(config, prepared, phase, result, logged.uri))
+    return common.StageResult(run_id=writer.run_id, scores=scores)
+
+
+def summary(config: Config, result: common.StageResult, stage: str) -> list[str]:
+    """The key figures of a finished training."""
+    scores = result.scores
+    chosen = "epoch picked on val" if config.train.keep_epoch == "best" else "last epoch"
+    return [
+        f"{common.run_name(config, stage)}: val accuracy {scores['val/accuracy']:.1%}, "
+        f"macro-F1 {scores['val/macro_f1']:.3f} ({chosen})"
+    ]
+
+
+def _note(
+    config: Config, prepared: PreparedDataset, phase: Phase, result: TrainingResult, uri: str
+) -> str:
+    model = config.model
+    rows = [
+        f"**{model.backbone}**"
+        + ("" if model.cut == "none" else f" up to `{model.cut}`")
+        + f", weights `{model.weights}`, recipe `{config.recipe}`, on {prepared.name} "
+        f"({prepared.size('train')} training images).",
+        "",
+        f"Epochs {phase.first_epoch} to {phase.first_epoch - 1 + phase.epochs}, learning rate "
+        f"{phase.learning_rate:g}, {result.seconds:.0f} s. Kept epoch {result.kept_epoch}: "
+        f"val accuracy {result.kept['val/accuracy']:.1%}, "
+        f"macro-F1 {result.kept['val/macro_f1']:.3f}"
+        + (", an epoch picked on val." if config.train.keep_epoch == "best" else ", the last one."),
+        "",
+        f"Model: `{uri}`",
+    ]
+    return "\n".join(rows)
+
+
+def _logged_name(name: str) -> str:
+    return {"seconds": "time/epoch_seconds"}.get(name, name)
+
+
+def _epoch_line(record: EpochRecord, last_epoch: int) -> str:
+    width = len(str(last_epoch))
+    parts = [
+        f"{split} loss {record[f'{split}/loss']:.3f} accuracy {record[f'{split}/accuracy']:6.1%} "
+        f"macro-F1 {record[f'{split}/macro_f1']:.3f}"
+        for split in ("train", "val")
+    ]
+    epoch = f"epoch {int(record['epoch']):{width}d}/{last_epoch}"
+    return "   ".join([epoch, *parts, f"{record['seconds']:.1f} s"])

@@ -1,0 +1,108 @@
+"""`predict`: class probabilities for any image files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fer_experiments import console
+from fer_experiments.data.images import BadImage, decode, resize
+from fer_experiments.errors import DataError, RunError, UsageError
+from fer_experiments.tracking import registry
+from fer_experiments.tracking.models import LoggedModel, describe, load
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Probabilities of each image, and what could not be read."""
+
+    model: LoggedModel
+    files: tuple[str, ...]
+    probabilities: np.ndarray  # (N, C)
+    bad: tuple[str, ...]  # "file: reason"
+    larger: int  # images that were shrunk by more than half: photos rather than cut-out faces
+
+
+def run(paths: Sequence[str], *, model: str | None = None) -> Predictions:
+    """Predicts each file, and every image below each folder.
+
+    A photo is cut to its central square, turned grey and scaled to the model's size; faces are not
+    searched for.
+
+    Args:
+        paths: image files and folders.
+        model: a model URI; None: the newest champion.
+
+    Raises:
+        UsageError: a path does not exist, or there is no image.
+        RunError: there is no champion.
+        DataError: no image could be read.
+    """
+    files = _files(paths)
+    logged = _model(model)
+    pixels, good, bad, larger = [], [], [], 0
+    for file in files:
+        try:
+            grey = decode(file.read_bytes(), image_size=None).pixels
+        except BadImage as error:
+            bad.append(f"{file}: {error}")
+            continue
+        except OSError as error:
+            bad.append(f"{file}: {error.strerror}")
+            continue
+        larger += min(grey.shape) > 2 * logged.image_size
+        pixels.append(resize(_central_square(grey), logged.image_size))
+        good.append(str(file))
+    if not good:
+        raise DataError(f"None of {len(files)} files could be read ({'; '.join(bad[:3])})")
+    console.load_keras()
+    from fer_experiments.evaluation.predictions import predict
+
+    return Predictions(
+        model=logged,
+        files=tuple(good),
+        probabilities=predict(load(logged), np.stack(pixels)),
+        bad=tuple(bad),
+        larger=larger,
+    )
+
+
+def _model(uri: str | None) -> LoggedModel:
+    if uri is not None:
+        return describe(uri)
+    champion = registry.newest_champion()
+    if champion is None:
+        raise RunError(
+            "Expected a champion in the model registry. Found: none; run fer register first, "
+            "or pass --model"
+        )
+    return describe(champion.model_uri)
+
+
+def _files(paths: Sequence[str]) -> list[Path]:
+    files: list[Path] = []
+    for given in paths:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UsageError(
+                f"Expected an image file or a folder. Received: {given[:200]} "
+                f"(looked for {str(path.absolute())[:300]})"
+            )
+    if not files:
+        raise UsageError(f"Expected images. Found: none in {', '.join(paths)[:300]}")
+    return files
+
+
+def _central_square(grey: np.ndarray) -> np.ndarray:
+    side = min(grey.shape)
+    top, left = (grey.shape[0] - side) // 2, (grey.shape[1] - side) // 2
+    return grey[top : top + side, left : left + side]

@@ -1,0 +1,43 @@
+"""`prepare`: source -> prepared dataset, audited, split, described in MLflow."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+from fer_experiments.config import Config
+from fer_experiments.data import prepared as data
+from fer_experiments.stages import common
+from fer_experiments.tracking.runs import open_run
+
+
+def run(config: Config, *, experiment: str | None = None) -> data.PreparedDataset:
+    """Prepares the data, or finds it prepared, and writes the dataset card."""
+    common.check_source(config)
+    name = f"prepare {config.data.dataset.rstrip('/').rsplit('/', 1)[-1]}"
+    with open_run("prepare", name, experiment=experiment) as writer:
+        started = time.perf_counter()
+        dataset = data.prepare(config.data)
+        seconds = time.perf_counter() - started
+        writer.params({**asdict(config.data), "dataset_fingerprint": dataset.fingerprint})
+        writer.tags({"dataset_name": dataset.name, "dataset_fingerprint": dataset.fingerprint})
+        common.describe_data(writer, dataset)
+        splits = [split for split in ("train", "val", "test") if dataset.size(split)]
+        for split in splits:
+            writer.dataset(dataset, split=split)
+        writer.metrics(
+            {f"images/{split}": dataset.size(split) for split in splits}
+            | {"time/prepare_seconds": seconds}
+        )
+        writer.note(common.card(dataset))
+        counts = ", ".join(f"{dataset.size(split)} {split}" for split in splits)
+        lines = [f"{dataset.name}: {counts}", *common.audit_lines(dataset)]
+        if not dataset.size("test"):
+            lines.append("there are no test images: only val will be scored")
+        lines.append(f"folder {dataset.folder}")
+        common.close(
+            writer,
+            lines,
+            following=f"fer train --dataset {config.data.dataset}",
+        )
+    return dataset

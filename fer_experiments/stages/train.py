@@ -1,0 +1,47 @@
+"""`train`: a new head on a frozen backbone."""
+
+from __future__ import annotations
+
+from fer_experiments import console
+from fer_experiments.config import Config
+from fer_experiments.data.prepared import prepare
+from fer_experiments.stages import common
+from fer_experiments.stages.fitting import Phase, fit_and_log, summary
+from fer_experiments.tracking.runs import open_run
+
+
+def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
+    """Trains the head and logs the whole model."""
+    config = common.for_backbone(config)
+    with open_run("train", common.run_name(config, "train"), experiment=experiment) as writer:
+        prepared = prepare(config.data)
+        common.identify(writer, config, prepared)
+        common.describe_data(writer, prepared)
+        for split in ("train", "val"):
+            writer.dataset(prepared, split=split)
+        console.say(
+            f"{common.run_name(config, 'train')}: {prepared.size('train')} training images of "
+            f"{prepared.name}"
+        )
+        console.load_keras()
+        from fer_experiments.models import classifier
+
+        model = classifier.build(
+            config.model,
+            image_size=prepared.image_size,
+            classes=len(prepared.class_names),
+            seed=config.train.seed,
+        )
+        phase = Phase(
+            stage="train",
+            learning_rate=config.train.learning_rate,
+            epochs=config.train.epochs,
+            first_epoch=1,
+        )
+        result = fit_and_log(writer, model, config, prepared, phase)
+        common.close(
+            writer,
+            summary(config, result, "train"),
+            following=f"fer finetune --run-id {result.run_id}",
+        )
+    return result

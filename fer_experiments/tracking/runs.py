@@ -1,0 +1,223 @@
+"""Open a run so that it ends true to what happened, and find runs again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlparse
+
+import filelock
+import mlflow
+import numpy as np
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from fer_experiments import __version__
+from fer_experiments.config import Config
+from fer_experiments.errors import FerError, RunError, TrackingError
+from fer_experiments.tracking.writer import Writer
+
+DEFAULT_EXPERIMENT = "fer2013"
+# Marks the runs of this suite in a store that others write to as well.
+SUITE_TAG = "fer_experiments"
+REASON_TAG = "failure_reason"
+
+
+@contextmanager
+def open_run(
+    stage: str, name: str, *, experiment: str | None = None, tags: Mapping[str, str] | None = None
+) -> Iterator[Writer]:
+    """A run for one stage; nested if another is open, adopted if `mlflow run` made one.
+
+    Ends FINISHED, FAILED with the reason as tag and note, or KILLED after Ctrl-C.
+
+    Raises:
+        TrackingError: the tracking store cannot be reached.
+    """
+    try:
+        nested = mlflow.active_run() is not None
+        _choose_experiment(experiment)
+        run = mlflow.start_run(run_name=name, nested=True, log_system_metrics=True)
+    except Exception as error:
+        raise TrackingError(_store_message(error)) from None
+    writer = Writer(run.info.run_id, run.info.experiment_id, nested=nested)
+    status = "FINISHED"
+    try:
+        writer.tags(
+            {"mlflow.runName": name, SUITE_TAG: __version__, "stage": stage, **(tags or {})}
+        )
+        yield writer
+    except KeyboardInterrupt:
+        status = "KILLED"
+        _explain(writer, "interrupted by Ctrl-C")
+        raise
+    except BaseException as error:
+        status = "FAILED"
+        reason = str(error) if isinstance(error, FerError) else f"{type(error).__name__}: {error}"
+        _explain(writer, reason)
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+def explain_foreign_run(reason: str) -> None:
+    """Writes why a command ended early to the run that `mlflow run` made for it, if any."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        _explain(Writer(run_id, ""), reason)
+
+
+def _explain(writer: Writer, reason: str) -> None:
+    # The run may be unreachable for the very reason that is to be told.
+    with suppress(Exception):
+        writer.tags({REASON_TAG: reason[:5000]})
+        writer.note(f"**Did not finish:** {reason}")
+
+
+def _choose_experiment(experiment: str | None) -> None:
+    if mlflow.active_run() is not None or os.environ.get("MLFLOW_RUN_ID"):
+        return  # the run that is open, or that `mlflow run` made, has its experiment already
+    name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    with _first_time_lock():
+        mlflow.set_experiment(name)
+
+
+@contextmanager
+def _first_time_lock() -> Iterator[None]:
+    """Lets one process at a time create a local database: two that race crash in its set-up."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    database = Path(uri.removeprefix("sqlite:///")).absolute()
+    if database.exists() and database.stat().st_size:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(database.with_name(f".{database.name}.lock"))
+    with lock:
+        yield
+
+
+def _store_message(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return (
+        f"The MLflow store {without_secrets(mlflow.get_tracking_uri())} cannot be used "
+        f"({text.splitlines()[0][:200]}); check MLFLOW_TRACKING_URI, or start the server"
+    )
+
+
+def without_secrets(uri: str) -> str:
+    """A URI without the user name and password that it may carry."""
+    parts = urlparse(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]).geturl()
+
+
+def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
+    """A finished run of one of these stages.
+
+    Raises:
+        RunError: it does not exist, is not finished, or is of another stage.
+    """
+    wanted = " or ".join(stages)
+    try:
+        run = MlflowClient().get_run(run_id)
+    except MlflowException:
+        raise RunError(
+            f"Expected run_id of a finished {wanted} run. Received: {run_id[:80]}, which does not "
+            f"exist in {without_secrets(mlflow.get_tracking_uri())}"
+        ) from None
+    stage = run.data.tags.get("stage", "unknown")
+    if stage not in stages or SUITE_TAG not in run.data.tags:
+        raise RunError(
+            f"Expected run_id of a {wanted} run. Received: {run_id}, a run of stage {stage}"
+        )
+    if run.info.status != "FINISHED":
+        raise RunError(
+            f"Expected a finished {wanted} run. Received: {run_id}, which is {run.info.status}"
+        )
+    return run
+
+
+def search(
+    stage: str,
+    *,
+    experiment: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> list[Run]:
+    """Finished runs of a stage with these params and tags, newest first, in the whole store."""
+    conditions = [f"tags.stage = '{stage}'", "attributes.status = 'FINISHED'"]
+    conditions += [f"tags.{k} = '{_escaped(v)}'" for k, v in (tags or {}).items()]
+    conditions += [f"params.{k} = '{_escaped(v)}'" for k, v in (params or {}).items()]
+    client = MlflowClient()
+    try:
+        experiments = [
+            e.experiment_id
+            for e in client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1000)
+            if experiment is None or e.name == experiment
+        ]
+        if experiment is not None and not experiments:
+            raise RunError(f"Expected experiment to exist. Received: experiment={experiment[:80]}")
+        found = mlflow.search_runs(
+            experiments,
+            filter_string=" AND ".join(conditions),
+            order_by=["attributes.start_time DESC"],
+            output_format="list",
+        )
+    except MlflowException as error:
+        raise TrackingError(_store_message(error)) from None
+    return [run for run in found if SUITE_TAG in run.data.tags]
+
+
+def config_of(run: Run) -> Config:
+    """The configuration that a run was made with."""
+    return Config.from_flat(
+        json.loads(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/config.json"))
+    )
+
+
+def stored_arrays(run_id: str, path: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz artifact; nothing is unpickled."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=path, dst_path=folder
+        )
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def run_link(writer: Writer) -> str:
+    """A link that opens the run's page."""
+    return f"{_ui()}/#/experiments/{writer.experiment_id}/runs/{writer.run_id}"
+
+
+def experiment_link(experiment_id: str) -> str:
+    """A link that opens the table of runs (a plain link lands on a page for language models)."""
+    return f"{_ui()}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+
+def compare_link(run_ids: list[str], experiment_ids: list[str]) -> str:
+    """A link that opens MLflow's own comparison of these runs."""
+    runs, experiments = (quote(json.dumps(sorted(set(x)))) for x in (run_ids, experiment_ids))
+    return f"{_ui()}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def _ui() -> str:
+    uri = mlflow.get_tracking_uri()
+    # A local store has no server until `make ui` starts one on MLflow's usual port.
+    if uri.startswith("http"):
+        return without_secrets(uri).rstrip("/")
+    return "http://127.0.0.1:5000"
+
+
+def _escaped(value: Any) -> str:
+    return str(value).replace("'", "\\'")
