@@ -79,12 +79,13 @@ def _to_grey(image: Image.Image, image_size: int | None) -> Decoded:
     colour = image.mode != "L"
     if image.mode.startswith("I;16") or image.mode == "I":
         # convert("L") clips 16-bit values instead of scaling them.
-        grey = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        wide = np.clip(np.asarray(image).astype(np.int64), 0, 2**16 - 1)
+        grey = Image.fromarray((wide >> 8).astype(np.uint8))
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         backdrop = Image.new("RGBA", image.size, "white")
         grey = Image.alpha_composite(backdrop, image.convert("RGBA")).convert("L")
     else:
-        grey = image.convert("L")
+        grey = image.convert("L") if colour else image
     pixels = np.asarray(grey)
     if image_size is None or pixels.shape == (image_size, image_size):
         return Decoded(pixels, colour, resized_from=None)

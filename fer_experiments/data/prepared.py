@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,14 +108,14 @@ def prepare(config: DataConfig) -> PreparedDataset:
         DataError: the images do not allow what was asked, or the disk is full.
     """
     source = _source(config)
-    key = _source_key(source, config)
-    found = find(key)
-    return found or write(source.read(config), config, source.identity(), key)
+    identity = source.identity()
+    key = _source_key(identity, config)
+    return find(key) or write(source.read(config), config, identity, key)
 
 
 def lookup(config: DataConfig) -> PreparedDataset | None:
     """The prepared dataset, if it has been made already."""
-    return find(_source_key(_source(config), config))
+    return find(_source_key(_source(config).identity(), config))
 
 
 def image_count(config: DataConfig) -> int | None:
@@ -162,7 +162,7 @@ def open_prepared(folder: Path) -> PreparedDataset:
             and prepared.labels.shape == (total,)
             and prepared.ids.shape == (total,)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
         raise DataError(
@@ -220,10 +220,10 @@ def _source(config: DataConfig) -> Source:
     )
 
 
-def _source_key(source: Source, config: DataConfig) -> str:
+def _source_key(identity: dict[str, Any], config: DataConfig) -> str:
     asked = {
         "format": FORMAT,
-        "source": source.identity(),
+        "source": identity,
         "split": config.split,
         "val_fraction": config.val_fraction,
         "image_size": config.image_size,
@@ -247,10 +247,10 @@ def _fingerprint(
 def _write_beside(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
     """Writes to a temporary folder beside and renames it; a half-written one never stays."""
     need = sum(array.nbytes for array in arrays.values())
-    temporary = None
+    # Not tempfile's folder, which nobody else may read: a data home may be shared.
+    temporary = folder.parent / f".writing-{uuid.uuid4().hex}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+        temporary.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
@@ -258,8 +258,7 @@ def _write_beside(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[st
     except OSError as error:
         raise DataError(_disk_message(error, folder.parent, need)) from None
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace_folder(temporary: Path, folder: Path) -> None:
@@ -278,17 +277,21 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
 
 def _write_pointer(key: str, folder_name: str) -> None:
     pointer = data_home() / "sources" / key
+    temporary = pointer.with_name(f".writing-{uuid.uuid4().hex}")
     try:
         pointer.parent.mkdir(exist_ok=True)
-        temporary = pointer.with_name(f".{key}-{os.getpid()}")
-        temporary.write_text(folder_name)
-        temporary.replace(pointer)
+        try:
+            temporary.write_text(folder_name)
+            temporary.replace(pointer)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(_disk_message(error, pointer.parent, 100)) from None
 
 
 def _disk_message(error: OSError, where: Path, need: int) -> str:
-    if error.errno == errno.ENOSPC:
+    # NumPy says "200 requested and 0 written", without a number, when the disk is full.
+    if error.errno in (None, errno.ENOSPC, errno.EDQUOT):
         return (
             f"The disk that holds {where} is full: {need / 1e6:.0f} MB are needed. "
             "Free some, or set FER_DATA_HOME to another disk"

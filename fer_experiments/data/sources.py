@@ -46,10 +46,12 @@ def open_source(dataset: str, *, synthetic_count: int, data_seed: int) -> Source
         return KaggleSource()
     if dataset == "synthetic":
         return SyntheticSource(synthetic_count, data_seed)
-    path = Path(dataset).expanduser().absolute()
+    path = Path(dataset).absolute()
     try:
+        path = Path(dataset).expanduser().absolute()
         is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, ValueError):  # a name too long for the file system, or with a null byte
+    # The home of a user who does not exist, a name that is too long, or one with a null byte.
+    except (RuntimeError, OSError, ValueError):
         is_folder = is_file = False
     if is_folder:
         return TreeSource(FolderFiles(path))
@@ -58,7 +60,7 @@ def open_source(dataset: str, *, synthetic_count: int, data_seed: int) -> Source
             "Expected dataset to be kaggle, synthetic, or an existing folder, zip or CSV. "
             f"Received: {dataset[:200]} (looked for {str(path)[:300]})"
         )
-    if zipfile.is_zipfile(path):
+    if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         return TreeSource(ZipFiles(path))
     if path.suffix.lower() == ".csv":
         return CsvSource(path)

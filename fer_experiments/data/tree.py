@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +31,8 @@ from fer_experiments.errors import DataError
 _OFFICIAL_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 _PARTS = {"train": "train", "training": "train", "test": "test"}
+# Files that one task of a thread decodes: with single ones, handing them out costs most.
+_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class ZipFiles:
                 (info.filename, (info.file_size, info.CRC))
                 for info in archive.infolist()
                 if not info.is_dir()
-                and not any(_is_junk(part) for part in PurePosixPath(info.filename).parts)
+                and not any(_is_junk(part) for part in _parts(info.filename))
             )
 
     def open(self) -> Callable[[str], bytes]:
@@ -133,8 +137,12 @@ class ZipFiles:
     def _opened(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{self.path} cannot be opened as a zip: {first_line(error)}") from None
+        # Damage shows as BadZipFile, OSError, struct.error, UnicodeDecodeError and more.
+        except Exception as error:
+            raise DataError(
+                f"{self.path} cannot be opened as a zip: {first_line(error)}. "
+                "If it was downloaded, download it again"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -143,10 +151,15 @@ class TreeSource:
 
     files: _Files
 
+    @cached_property
+    def _listing(self) -> list[tuple[str, Any]]:
+        """What the tree holds, walked once for identity, count and images."""
+        return self.files.listing()
+
     def identity(self) -> dict[str, Any]:
         """A digest of all paths with their sizes and times (zip: check sums)."""
         digest = hashlib.sha256()
-        for path, mark in self.files.listing():
+        for path, mark in self._listing:
             digest.update(f"{path}\0{mark}\n".encode("utf-8", "surrogateescape"))
         return {"kind": "tree", "root": self.files.path.name, "listing": digest.hexdigest()}
 
@@ -158,18 +171,25 @@ class TreeSource:
         """Decodes every file in every class folder.
 
         Raises:
-            DataError: no images, one class only, a class only in test, or bad images with
-                `on_bad_image=refuse`.
+            DataError: no images, one class only, a class only in test or without a readable
+                image, or bad images with `on_bad_image=refuse`.
         """
         members = self._members()
         class_names = _class_names(members, self.files.path)
         decoded = _decode_all(members, self.files.open(), config, str(self.files.path))
         kept = [members[i] for i in decoded.kept]
-        names = [PurePosixPath(f.path).name for f in kept]
-        official = class_names == FER_CLASSES and all(_OFFICIAL_NAME.match(n) for n in names)
+        lost = set(class_names) - {f.label for f in kept if f.part == "train"}
+        if lost:
+            raise DataError(
+                f"Expected readable training images of every class in {self.files.path}. "
+                f"Found: none of {', '.join(sorted(lost))}"
+            )
+        official = class_names == FER_CLASSES and all(
+            _OFFICIAL_NAME.match(_parts(f.path)[-1]) for f in kept
+        )
         index = {name: i for i, name in enumerate(class_names)}
         return LabelledImages(
-            name="fer2013" if official else _slug(self.files.path.stem),
+            name="fer2013" if official else _slug(self.files.path),
             images=decoded.images,
             labels=np.array([index[f.label] for f in kept], dtype=np.int64),
             ids=[f.path for f in kept],
@@ -182,12 +202,14 @@ class TreeSource:
 
     def _members(self) -> list[_File]:
         """The files that lie in class folders, with part and class told by their folders."""
-        paths = [PurePosixPath(path) for path, _ in self.files.listing()]
-        in_parts = [p for p in paths if len(p.parts) >= 3 and p.parts[-3].lower() in _PARTS]
-        if in_parts:
-            found = [_File(str(p), _PARTS[p.parts[-3].lower()], p.parts[-2]) for p in in_parts]
-        else:
-            found = [_File(str(p), "train", p.parts[-2]) for p in paths if len(p.parts) >= 2]
+        paths = [(path, _parts(path)) for path, _ in self._listing]
+        found = [
+            _File(path, _PARTS[parts[-3].lower()], parts[-2])
+            for path, parts in paths
+            if len(parts) >= 3 and parts[-3].lower() in _PARTS
+        ]
+        if not found:
+            found = [_File(path, "train", parts[-2]) for path, parts in paths if len(parts) >= 2]
         if not found:
             raise DataError(
                 f"Expected class folders with images (angry/…, or train/angry/…) in "
@@ -220,8 +242,11 @@ def _decode_all(
         images[i] = decoded.pixels
         return None, decoded.colour_converted, decoded.resized_from is not None
 
+    def chunk(start: int) -> list[tuple[str | None, bool, bool]]:
+        return [one(i) for i in range(start, min(start + _CHUNK, len(members)))]
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(one, range(len(members))))
+        results = list(chain.from_iterable(pool.map(chunk, range(0, len(members), _CHUNK))))
     bad = tuple(reason for reason, _, _ in results if reason)
     refuse_bad(bad, len(members), config, where)
     kept = [i for i, (reason, _, _) in enumerate(results) if reason is None]
@@ -250,9 +275,15 @@ def _class_names(members: Iterable[_File], where: Path) -> tuple[str, ...]:
     return tuple(sorted(train))
 
 
+def _parts(path: str) -> list[str]:
+    """The names in a posix path, without the `.` of `./train/angry/1.jpg`."""
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
 def _is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in _JUNK
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "images"
+def _slug(path: Path) -> str:
+    name = path.name.lower().removesuffix(".zip")
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40].rstrip("-") or "images"

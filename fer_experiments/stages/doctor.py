@@ -9,12 +9,9 @@ import shutil
 import socket
 from collections.abc import Callable
 
-import mlflow
-from mlflow.tracking import MlflowClient
-
 from fer_experiments import __version__, console
 from fer_experiments.data.prepared import data_home
-from fer_experiments.tracking.runs import without_secrets
+from fer_experiments.tracking.runs import describe_store
 
 _PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "scikit-learn", "pillow", "kagglehub")
 _HOSTS = {"Kaggle": "www.kaggle.com", "ImageNet weights": "storage.googleapis.com"}
@@ -28,7 +25,7 @@ def run() -> list[tuple[str, str]]:
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
         ("Keras backend", _attempt(_backend)),
         ("devices", _attempt(_devices)),
-        ("MLflow store", _attempt(_store)),
+        ("MLflow store", _attempt(describe_store)),
         ("data home", _attempt(_home)),
     ]
     findings += [(what, _reachable(host)) for what, host in _HOSTS.items()]
@@ -61,12 +58,6 @@ def _devices() -> str:
     import keras
 
     return ", ".join(keras.distribution.list_devices()) or "cpu only"
-
-
-def _store() -> str:
-    uri = without_secrets(mlflow.get_tracking_uri())
-    experiments = MlflowClient().search_experiments(max_results=1000)
-    return f"{uri}, {len(experiments)} experiments"
 
 
 def _home() -> str:

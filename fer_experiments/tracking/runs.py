@@ -113,6 +113,13 @@ def _store_message(error: Exception) -> str:
     )
 
 
+def describe_store() -> str:
+    """Where runs go, and how many experiments are there."""
+    with _first_time_lock():
+        experiments = MlflowClient().search_experiments(max_results=1000)
+    return f"{without_secrets(mlflow.get_tracking_uri())}, {len(experiments)} experiments"
+
+
 def without_secrets(uri: str) -> str:
     """A URI without the user name and password that it may carry."""
     parts = urlparse(uri)

@@ -1,0 +1,71 @@
+# Everything runs in .venv, which each target makes by itself when it is missing.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+HOST ?= 127.0.0.1
+PORT ?= 5000
+
+# NAME=value on the command line becomes --name value, only where it was given.
+option = $(if $($(1)),--$(2) "$($(1))")
+COMMON = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call option,WEIGHTS,weights) \
+         $(call option,SEED,seed) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check format train finetune evaluate compare register ui clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, ending with a champion
+	$(BIN)/fer main --recipe demo
+	@echo "Look at it: make ui"
+
+test: $(VENV)/.installed-dev  ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed-dev  ## the tests that are not slow
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.installed-dev  ## formatting, lint and types; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## formats and mends what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train: $(VENV)/.installed  ## BACKBONE=… DATASET=… RECIPE=… WEIGHTS=… SEED=… ARGS="--epochs 3"
+	$(BIN)/fer train $(call option,BACKBONE,backbone) $(COMMON)
+
+finetune: $(VENV)/.installed  ## RUN_ID=…, or BACKBONE=…
+	$(BIN)/fer finetune $(call option,RUN_ID,run-id) $(call option,BACKBONE,backbone) $(ARGS)
+
+evaluate: $(VENV)/.installed  ## RUN_ID=…, BACKBONE=… or MODEL=…; by itself: the champion
+	$(BIN)/fer evaluate $(call option,RUN_ID,run-id) $(call option,BACKBONE,backbone) \
+	  $(call option,MODEL,model) $(call option,DATASET,dataset) $(ARGS)
+
+compare: $(VENV)/.installed  ## all evaluated models on the same data
+	$(BIN)/fer compare $(call option,DATASET,dataset) $(ARGS)
+
+register: $(VENV)/.installed  ## the best one becomes a version, and champion if it earns it
+	$(BIN)/fer register $(call option,DATASET,dataset) $(ARGS)
+
+ui: $(VENV)/.installed  ## MLflow's pages, for this machine only
+	@echo "runs:   http://$(HOST):$(PORT)/#/experiments/1/runs?workflowType=machine_learning"
+	@echo "models: http://$(HOST):$(PORT)/#/models"
+	$(BIN)/mlflow ui --host $(HOST) --port $(PORT)
+
+clean:  ## removes the environment and caches; keeps mlflow.db and mlruns
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""A store and a data home of their own for the tests, and the command line called in-process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# A whole job in seconds: a tiny backbone on few faces.
+QUICK = ["--recipe", "demo", "--synthetic-count", "210", "--epochs", "2", "--finetune-epochs", "1"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit code and what it printed."""
+
+    exit_code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line of the error."""
+        lines = [line for line in self.err.splitlines() if line]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.out + self.err
+        return lines[0]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with an MLflow database and a data home that all tests of the session share."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("base")
+    saved = {k: v for k, v in os.environ.items() if k.startswith(("MLFLOW_", "FER_DATA"))}
+    for key in saved:
+        del os.environ[key]
+    os.environ["FER_DATA_HOME"] = str(folder / "data")
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"
+    before = Path.cwd()
+    os.chdir(folder)  # a local store keeps artifacts in ./mlruns
+    mlflow.set_tracking_uri(None)
+    yield folder
+    os.chdir(before)
+    for key in ("FER_DATA_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+        os.environ.pop(key, None)
+    os.environ.update(saved)
+
+
+@pytest.fixture
+def fresh_store(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of this test's own; the data home stays shared."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Fer = Callable[..., Outcome]
+
+
+@pytest.fixture
+def fer(base: Path, capfd: pytest.CaptureFixture[str]) -> Fer:
+    """`fer` with these arguments."""
+
+    def run(*arguments: str) -> Outcome:
+        from fer_experiments.cli import main
+
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        printed = capfd.readouterr()
+        code = ended.value.code
+        return Outcome(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Job:
+    """The runs of a finished `main`, by stage."""
+
+    main: str
+    runs: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def job(base: Path) -> Job:
+    """`fer main` once for all tests that only read what it wrote."""
+    from mlflow.tracking import MlflowClient
+
+    from fer_experiments.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["main", "--backbones", "tiny", *QUICK])
+    assert ended.value.code == 0
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("fer2013")
+    runs = client.search_runs([experiment.experiment_id])
+    return Job(
+        main=next(r.info.run_id for r in runs if r.data.tags["stage"] == "main"),
+        runs={r.data.tags["stage"]: r.info.run_id for r in runs},
+    )
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real images and weights, where this machine has them."""
+    folder = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared"))
+    if not (folder / "fer2013" / "archive.zip").exists():
+        pytest.skip(f"real images and weights are not in {folder} (FER_SHARED)")
+    return folder.absolute()

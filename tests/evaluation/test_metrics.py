@@ -1,0 +1,73 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from fer_experiments.evaluation.metrics import report
+
+NAMES = ("angry", "happy", "sad")
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 3, 500)
+PROBABILITIES = RNG.dirichlet((1, 1, 1), 500).astype(np.float32)
+
+
+def test_scores_are_scikit_learns() -> None:
+    r = report(PROBABILITIES, LABELS, NAMES, split="val")
+    predicted = PROBABILITIES.argmax(axis=1)
+    assert r.accuracy == reference.accuracy_score(LABELS, predicted)
+    assert r.balanced_accuracy == pytest.approx(
+        reference.balanced_accuracy_score(LABELS, predicted)
+    )
+    assert r.macro_f1 == pytest.approx(reference.f1_score(LABELS, predicted, average="macro"))
+    assert r.weighted_f1 == pytest.approx(reference.f1_score(LABELS, predicted, average="weighted"))
+    assert r.log_loss == pytest.approx(
+        -np.log(PROBABILITIES[np.arange(500), LABELS].astype(float)).mean(), rel=1e-6
+    )
+    np.testing.assert_array_equal(r.confusion, reference.confusion_matrix(LABELS, predicted))
+    assert r.images == 500
+
+
+def test_the_interval_is_wilsons() -> None:
+    r = report(PROBABILITIES, LABELS, NAMES, split="val")
+    p, n, z = r.accuracy, 500, 1.959964
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    assert r.accuracy_interval == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+def test_one_who_knows_the_label_scores_100_percent() -> None:
+    r = report(np.eye(3)[LABELS], LABELS, NAMES, split="test")
+    assert r.accuracy == r.macro_f1 == r.balanced_accuracy == 1.0
+    assert r.log_loss == pytest.approx(0.0, abs=1e-9)
+
+
+def test_one_who_knows_shuffled_labels_scores_chance() -> None:
+    r = report(np.eye(3)[RNG.permutation(LABELS)], LABELS, NAMES, split="test")
+    low, high = r.accuracy_interval
+    assert low < 1 / 3 < high
+
+
+def test_a_class_without_images_takes_no_part() -> None:
+    labels = np.array([0, 0, 1, 1])
+    r = report(np.eye(3)[[0, 0, 1, 2]], labels, NAMES, split="val")
+    assert r.macro_f1 == pytest.approx((1 + 2 / 3) / 2)
+    assert r.balanced_accuracy == pytest.approx(0.75)
+    assert "per_class/f1_sad" not in r.scores()
+
+
+def test_a_constant_prediction_shows() -> None:
+    r = report(np.tile([0.2, 0.5, 0.3], (500, 1)), LABELS, NAMES, split="val")
+    assert r.predicted_classes == 1
+    assert r.scores()["per_class/recall_happy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels"),
+    [(np.ones((2, 3)), np.zeros(3)), (np.ones((2, 2)), np.zeros(2)), (np.ones((0, 3)), np.ones(0))],
+)
+def test_shapes_that_do_not_agree_are_refused(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match="Expected probabilities"):
+        report(probabilities, labels, NAMES, split="val")

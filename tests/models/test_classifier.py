@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from fer_experiments.config import Config
+from fer_experiments.errors import ConfigError
+from fer_experiments.models import classifier
+from fer_experiments.recipes import resolve
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1)).astype(np.float32)
+
+
+def build(seed: int = 0, **changes: object) -> keras.Model:
+    config: Config = resolve("baseline", {"weights": "none", **changes})
+    return classifier.build(config.model, image_size=48, classes=7, seed=seed)
+
+
+def test_probabilities_of_raw_pixels() -> None:
+    probabilities = build(backbone="tiny").predict(PIXELS, verbose=0)
+    assert probabilities.shape == (4, 7)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
+def test_the_backbone_gets_what_its_own_preprocessing_gives(backbone: str) -> None:
+    model = build(
+        backbone=backbone, cut={"vgg16": "block1_pool", "resnet50": "pool1_pool"}[backbone]
+    )
+    seen = keras.Model(model.input, model.get_layer("backbone_input").output)
+    expected = getattr(keras.applications, backbone).preprocess_input(np.repeat(PIXELS, 3, axis=-1))
+    np.testing.assert_array_equal(seen.predict(PIXELS, verbose=0), expected)
+
+
+def test_recipe_notebook_scales_by_255() -> None:
+    model = build(backbone="tiny", input_scaling="unit")
+    seen = keras.Model(model.input, model.get_layer("backbone_input").output)
+    expected = np.repeat(PIXELS, 3, axis=-1) / 255
+    np.testing.assert_allclose(seen.predict(PIXELS, verbose=0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "cut", "last_four", "trainable"),
+    [
+        (
+            "vgg16",
+            "none",
+            ["block5_conv1", "block5_conv2", "block5_conv3", "block5_pool"],
+            ["block5_conv1", "block5_conv2", "block5_conv3"],
+        ),
+        (
+            "resnet50",
+            "none",
+            [f"conv5_block3_{name}" for name in ("3_conv", "3_bn", "add", "out")],
+            ["conv5_block3_3_conv"],
+        ),
+        (
+            "resnet50",
+            "conv4_block6_out",
+            [f"conv4_block6_{name}" for name in ("3_conv", "3_bn", "add", "out")],
+            ["conv4_block6_3_conv"],
+        ),
+    ],
+)
+def test_the_last_four_layers_are_the_notebooks(
+    backbone: str, cut: str, last_four: list[str], trainable: list[str]
+) -> None:
+    model = build(backbone=backbone, cut=cut)
+    assert [layer.name for layer in classifier.backbone_layers(model)][-4:] == last_four
+    assert classifier.unfreeze(model, 4, train_batchnorm=False) == trainable
+
+
+def test_the_graph_is_flat_and_loads_without_custom_objects(tmp_path: Path) -> None:
+    model = build(backbone="tiny")
+    assert not [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(
+        loaded.predict(PIXELS, verbose=0), model.predict(PIXELS, verbose=0)
+    )
+    names = [layer.name for layer in classifier.backbone_layers(model)]
+    assert [layer.name for layer in classifier.backbone_layers(loaded)] == names
+
+
+def test_only_the_head_trains_and_frozen_batchnorm_keeps_its_statistics() -> None:
+    model = build(backbone="tiny")
+    before = {w.path: np.array(w) for w in model.weights}
+    model.compile("sgd", "categorical_crossentropy")
+    model.fit(PIXELS, np.eye(7, dtype=np.float32)[:4], epochs=2, verbose=0)
+    changed = {w.path for w in model.weights if not np.array_equal(before[w.path], np.array(w))}
+    assert changed == {f"{n}/{p}" for n in ("head_dense", "logits") for p in ("kernel", "bias")}
+
+
+@pytest.mark.parametrize("train_batchnorm", [False, True])
+def test_unfrozen_batchnorm_trains_only_if_the_recipe_says_so(train_batchnorm: bool) -> None:
+    model = build(backbone="tiny")
+    classifier.unfreeze(model, 4, train_batchnorm=train_batchnorm)
+    statistics = model.get_layer("block2_2_bn").moving_mean
+    before = np.array(statistics)
+    model.compile("sgd", "categorical_crossentropy")
+    model.fit(PIXELS, np.eye(7, dtype=np.float32)[:4], epochs=1, verbose=0)
+    assert np.array_equal(before, np.array(statistics)) is not train_batchnorm
+
+
+def test_the_seed_decides_every_initial_weight() -> None:
+    first, again, other = build(seed=1), build(seed=1), build(seed=2)
+    for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(first.get_weights(), other.get_weights(), strict=True)
+    )
+
+
+def test_up_sampling_happens_inside_the_model() -> None:
+    model = build(backbone="tiny", input_size=96)
+    assert model.input_shape == (None, 48, 48, 1)
+    assert model.get_layer("backbone_input").output.shape == (None, 96, 96, 3)
+
+
+def test_unknown_cut_names_near_layers() -> None:
+    with pytest.raises(ConfigError, match=r"block3_pool.*Received: cut=block3_poll"):
+        build(backbone="vgg16", cut="block3_poll")
+
+
+def test_images_too_small_for_the_backbone_are_refused() -> None:
+    config = resolve("baseline", {"weights": "none"})
+    with pytest.raises(ConfigError, match="at least 32 pixels for backbone=vgg16"):
+        classifier.build(config.model, image_size=24, classes=7, seed=0)
+
+
+def test_more_layers_than_there_are_cannot_be_unfrozen() -> None:
+    with pytest.raises(ConfigError, match="Received: unfreeze_layers=99"):
+        classifier.unfreeze(build(backbone="tiny"), 99, train_batchnorm=False)

@@ -1,0 +1,207 @@
+"""Stages one by one: which run they start from, what they refuse, what stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from fer_experiments.data.synthetic import draw_faces
+
+from ..conftest import QUICK, Fer, Job
+
+TINY = ["--backbone", "tiny", *QUICK[:-2]]
+
+
+def newest(stage: str) -> Run:
+    runs = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string=f"tags.stage = '{stage}'",
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
+    return runs[0]
+
+
+def weights_of(run: Run) -> list[np.ndarray]:
+    return mlflow.pyfunc.load_model(run.data.tags["model_uri"]).get_raw_model().get_weights()
+
+
+def own_faces(folder: Path, *, classes: tuple[str, ...] = ("cat", "dog"), count: int = 12) -> Path:
+    images, _, _ = draw_faces(count=count * len(classes) + 21, seed=9)
+    for i in range(count * len(classes)):
+        path = folder / classes[i % len(classes)] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[i]).save(path)
+    return folder
+
+
+def test_two_runs_with_the_same_seed_agree(job: Job, fer: Fer, fresh_store: Path) -> None:
+    metrics, weights = [], []
+    for _ in range(2):
+        assert fer("train", *TINY, "--rotation", "10").exit_code == 0
+        run = newest("train")
+        metrics.append({k: v for k, v in run.data.metrics.items() if "time/" not in k})
+        weights.append(weights_of(run))
+    assert metrics[0] == metrics[1]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_finetune_starts_from_the_newest_run_that_fits(job: Job, fer: Fer) -> None:
+    outcome = fer("finetune", "--backbone", "tiny", "--finetune-epochs", "1")
+    assert outcome.exit_code == 0
+    assert newest("finetune").data.tags["source_run_id"] == newest("train").info.run_id
+    assert "1e-5" in fer("finetune", "--backbone", "tiny", "--learning-rate", "1e-5").error
+
+
+def test_finetune_changes_the_unfrozen_layers_and_the_head_only(job: Job) -> None:
+    client = MlflowClient()
+    models = [
+        mlflow.pyfunc.load_model(
+            client.get_run(job.runs[stage]).data.tags["model_uri"]
+        ).get_raw_model()
+        for stage in ("train", "finetune")
+    ]
+    changed = {
+        layer.name
+        for layer, other in zip(models[0].layers, models[1].layers, strict=True)
+        if any(
+            not np.array_equal(a, b)
+            for a, b in zip(layer.get_weights(), other.get_weights(), strict=True)
+        )
+    }
+    assert changed == {"block2_0_conv", "head_batchnorm", "head_dense", "logits"}
+
+
+@pytest.mark.parametrize(
+    ("command", "stage", "message"),
+    [
+        ("finetune", "finetune", "Expected run_id of a train run."),
+        ("finetune", "evaluate", "a run of stage evaluate"),
+        ("evaluate", "main", "Expected run_id of a train or finetune run."),
+    ],
+)
+def test_a_run_of_the_wrong_stage_is_refused(
+    job: Job, fer: Fer, command: str, stage: str, message: str
+) -> None:
+    outcome = fer(command, "--run-id", job.runs[stage])
+    assert outcome.exit_code == 2
+    assert message in outcome.error
+
+
+def test_values_that_the_train_run_was_not_made_with_are_refused(job: Job, fer: Fer) -> None:
+    run_id = job.runs["train"]
+    refused = fer("finetune", "--run-id", run_id, "--learning-rate", "3e-4")
+    assert refused.exit_code == 2
+    assert "finetune_learning_rate" in refused.error
+    assert "Received: dropout=0.1" in fer("finetune", "--run-id", run_id, "--dropout", ".1").error
+
+
+def test_an_unfinished_run_is_refused(job: Job, fer: Fer, fresh_store: Path) -> None:
+    with mlflow.start_run(tags={"stage": "train", "fer_experiments": "0"}) as run:
+        outcome = fer("finetune", "--run-id", run.info.run_id)
+    assert outcome.exit_code == 2
+    assert "which is RUNNING" in outcome.error
+
+
+def test_own_faces_with_own_classes(job: Job, fer: Fer, fresh_store: Path) -> None:
+    folder = own_faces(fresh_store / "My Pets")
+    outcome = fer("train", *TINY[:2], "--recipe", "demo", "--epochs", "1", "--dataset", folder,
+                  "--split", "holdout")  # fmt: skip
+    assert outcome.exit_code == 0, outcome.err
+    assert fer("evaluate").exit_code == 0
+    assert fer("compare").exit_code == 0
+    assert fer("register").exit_code == 0
+    judged = newest("evaluate")
+    assert not [name for name in judged.data.metrics if name.startswith("test/")]
+    champion = MlflowClient().get_model_version_by_alias("emotion-my-pets", "champion")
+    assert champion.tags["source_run_id"] == newest("train").info.run_id
+
+
+def test_data_with_other_classes_is_refused(job: Job, fer: Fer, tmp_path: Path) -> None:
+    folder = own_faces(tmp_path / "pets")
+    outcome = fer("evaluate", "--run-id", job.runs["train"], "--dataset", folder,
+                  "--split", "holdout")  # fmt: skip
+    assert outcome.exit_code == 1
+    assert "Expected data with the model's classes angry" in outcome.error
+    failed = newest("evaluate")
+    assert failed.info.status == "FAILED"
+    assert "cat, dog" in failed.data.tags["failure_reason"]
+
+
+def test_a_failed_run_says_why(fer: Fer, fresh_store: Path) -> None:
+    folder = own_faces(fresh_store / "faces")
+    (folder / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    outcome = fer("prepare", "--dataset", folder, "--split", "holdout")
+    assert outcome.exit_code == 1
+    assert "1 of 25 images" in outcome.error
+    assert "cat/broken.png" in outcome.error
+    run = newest("prepare")
+    assert run.info.status == "FAILED"
+    assert "cat/broken.png" in run.data.tags["failure_reason"]
+    skipped = fer("prepare", "--dataset", folder, "--split", "holdout", "--on-bad-image", "skip")
+    assert skipped.exit_code == 0
+    assert "1 files skipped" in skipped.out
+    assert "cat/broken.png" in newest("prepare").data.tags["mlflow.note.content"]
+
+
+def test_a_store_that_cannot_be_reached_is_named(
+    fer: Fer, fresh_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    outcome = fer("prepare", "--recipe", "demo", "--synthetic-count", "70")
+    assert outcome.exit_code == 1
+    assert "The MLflow store http://127.0.0.1:9 cannot be used" in outcome.error
+    assert "secret" not in outcome.error
+
+
+def test_ctrl_c_ends_the_run_as_killed(base: Path, fresh_store: Path) -> None:
+    arguments = ["train", *TINY, "--epochs", "500"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fer_experiments", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch   2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "Error: interrupted"
+    assert "Traceback" not in err
+    run = newest("train")
+    assert run.info.status == "KILLED"
+    assert "Ctrl-C" in run.data.tags["failure_reason"]
+
+
+def test_no_network_names_the_ways_on(base: Path, fresh_store: Path) -> None:
+    offline = {
+        **os.environ,
+        "KERAS_HOME": str(fresh_store / "keras"),
+        "https_proxy": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "fer_experiments", "train", "--backbone", "vgg16", "--recipe",
+         "demo", "--synthetic-count", "210", "--weights", "imagenet"],
+        capture_output=True, text=True, env=offline, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert "ImageNet weights of vgg16 could not be downloaded" in error
+    assert "weights=FILE" in error
+    assert "weights=none" in error
+    assert newest("train").info.status == "FAILED"

@@ -1,0 +1,109 @@
+"""The rules of the house: imports go down, mlflow stays in tracking, Keras waits for its use."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fer_experiments"
+# From the top of the house to its ground; a room may import rooms below it.
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"stages"},
+    {"tracking"},
+    {"evaluation"},
+    {"training"},
+    {"models"},
+    {"data"},
+    {"recipes"},
+    {"config", "console"},
+    {"errors"},
+]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def floor(room: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_only(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return
+    here = room_of(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "fer_experiments" and parts[1] != "__version__":
+            assert parts[1] == here or floor(parts[1]) > floor(here), f"{path}: {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_mlflow_is_imported_in_tracking_only(path: Path) -> None:
+    if room_of(path) != "tracking":
+        assert not [name for name in imports(path) if name.split(".")[0] == "mlflow"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["train", "--learning-rate", "abc"],
+        ["train", "--backbone", "vgg17"],
+        ["main", "--dataset", "/does/not/exist"],
+        ["prepare", "--recipe", "demo", "--synthetic-count", "70"],
+    ],
+    ids=" ".join,
+)
+def test_commands_that_need_no_keras_do_not_import_it(
+    arguments: list[str], base: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from fer_experiments.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('loaded', sorted({'keras', 'tensorflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_help_and_wrong_options_do_not_import_mlflow(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from fer_experiments.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('loaded', sorted({'mlflow', 'numpy', 'keras'} & set(sys.modules)))"
+    )
+    for arguments in (["train", "--help"], ["train", "--epochs", "none"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "loaded []"
