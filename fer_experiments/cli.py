@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -371,6 +372,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if "--verbose" in sys.argv:
             traceback.print_exc()
         text = (str(error).strip() or "no message").splitlines()[0][:300]
+        text = re.sub(r"://[^/\s]*@", "://", text)  # a URI may carry a password
         _fail(f"{type(error).__name__}: {text} (fer --verbose COMMAND shows where)", 1)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fer_experiments import console
-from fer_experiments.config import Config, DataConfig, per_backbone
+from fer_experiments.config import Config, per_backbone
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.sources import open_source
 from fer_experiments.evaluation import figures
@@ -40,11 +40,6 @@ def check_source(config: Config) -> None:
     """Raises UsageError if `dataset` names nothing that can be read."""
     data = config.data
     open_source(data.dataset, synthetic_count=data.synthetic_count, data_seed=data.data_seed)
-
-
-def data_overrides(params: Mapping[str, str]) -> dict[str, str]:
-    """The fields of DataConfig among a run's params."""
-    return {f.name: params[f.name] for f in fields(DataConfig) if f.name in params}
 
 
 def run_name(config: Config, stage: str) -> str:

@@ -101,7 +101,7 @@ def _newest(wanted: Mapping[str, Any], experiment: str | None) -> Any:
     asked = ", ".join(f"{k}={v}" for k, v in wanted.items()) or "any configuration"
     raise RunError(
         f"Expected a finished train run with {asked}. Found: none; run fer train first, "
-        "or pass run_id"
+        f"or pass run_id{_hint(wanted)}"
     )
 
 
@@ -116,12 +116,14 @@ def _differences(wanted: Mapping[str, Any], trained: Config) -> list[str]:
 
 def _hold_against(wanted: Mapping[str, Any], trained: Config, run_id: str) -> None:
     for name in _differences(wanted, trained):
-        advice = (
-            "; fine-tuning has finetune_learning_rate and finetune_epochs of its own"
-            if name in ("learning_rate", "epochs")
-            else ""
-        )
         raise RunError(
             f"Expected {name}={trained.flat()[name]}, as train run {run_id} was made. "
-            f"Received: {name}={wanted[name]}{advice}"
+            f"Received: {name}={wanted[name]}{_hint(wanted)}"
         )
+
+
+def _hint(wanted: Mapping[str, Any]) -> str:
+    """For those who mean the rate and epochs of fine-tuning, not of the train run."""
+    if not {"learning_rate", "epochs"} & set(wanted):
+        return ""
+    return "; fine-tuning has finetune_learning_rate and finetune_epochs of its own"

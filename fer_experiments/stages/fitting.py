@@ -94,7 +94,7 @@ def fit_and_log(
         figures.learning_curves(
             result.history,
             title=common.run_name(config, phase.stage),
-            best_epoch=result.kept_epoch,
+            best_epoch=result.kept_epoch if config.train.keep_epoch == "best" else None,
         ),
         "learning_curves.png",
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fer_experiments.errors import ConfigError
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.compare import Evaluation, evaluations
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Version
-from fer_experiments.tracking.runs import get_run, open_run
+from fer_experiments.tracking.runs import config_of, open_run
 from fer_experiments.tracking.writer import Writer
 
 DEFAULT_METRIC = "val/macro_f1"
@@ -95,11 +97,10 @@ def _scores_of(
     for known in same:
         if known.tags["model_uri"] == champion.model_uri:
             return known.metrics
-    params = get_run(best.run.info.run_id, stages=("evaluate",)).data.params
     judged = evaluate.run(
         model=champion.model_uri,
         fingerprint=best.fingerprint,
-        data=common.data_overrides(params),
+        data=asdict(config_of(best.run).data),
         experiment=experiment,
     )
     return judged.scores
@@ -117,20 +118,20 @@ def _settle(
     score = f"{metric} {best.metrics[metric]:.4f}"
     if champion is not None and champion.model_uri == best.tags["model_uri"]:
         return [f"{best.label} is already champion (version {champion.number}, {score})"]
-    shortfalls = registry.gate(
+    if champion is None or champion_scores is None:
+        alias, reason = CHAMPION, "the first version"
+    elif refusal := registry.gate(
         metric,
         candidate=best.metrics,
         champion=champion_scores,
         min_improvement=min_improvement,
-    )
-    promoted = champion is None or not shortfalls
-    alias = CHAMPION if promoted else CHALLENGER
-    if champion is None:
-        reason = "the first version" + (f", although {'; '.join(shortfalls)}" if shortfalls else "")
-    elif promoted and champion_scores is not None:
-        reason = f"better than version {champion.number} ({champion_scores[metric]:.4f})"
+    ):
+        alias, reason = CHALLENGER, refusal
     else:
-        reason = "; ".join(shortfalls)
+        alias = CHAMPION
+        reason = f"better than version {champion.number} ({champion_scores[metric]:.4f})"
+    if shortfalls := registry.shortfalls(best.metrics):
+        reason += f", although {' and '.join(shortfalls)}"
 
     version = registry.version_of(name, best.tags["model_uri"])
     holder = registry.alias_holder(name, alias)

@@ -63,50 +63,58 @@ def is_better(metric: str, value: float, other: float) -> bool:
     return value < other if metric.endswith(_LOWER_IS_BETTER) else value > other
 
 
+def shortfalls(candidate: Mapping[str, float]) -> list[str]:
+    """What a model lacks by itself, judged by its scores on val; reported, not enforced."""
+    found = []
+    # No better than always naming the most frequent class: it has learnt nothing.
+    floor = MetricThreshold(threshold=candidate["val/majority_share"], greater_is_better=True)
+    if not _passes({"val/accuracy": floor}, candidate):
+        found.append(
+            f"val/accuracy {candidate['val/accuracy']:.4f} does not reach the majority class's "
+            f"share {candidate['val/majority_share']:.4f}"
+        )
+    never_right = [
+        name.removeprefix("val/per_class/recall_")
+        for name, value in candidate.items()
+        if name.startswith("val/per_class/recall_") and value == 0
+    ]
+    if never_right:
+        found.append(f"never right on {', '.join(never_right)}")
+    return found
+
+
 def gate(
     metric: str,
     *,
     candidate: Mapping[str, float],
-    champion: Mapping[str, float] | None,
+    champion: Mapping[str, float],
     min_improvement: float,
-) -> list[str]:
-    """What keeps the candidate from being promoted; empty if nothing does.
+) -> str | None:
+    """Why the candidate may not replace the champion; None if it may.
 
     Args:
         metric: the score on val that decides.
-        candidate: all scores on val.
-        champion: its scores on the same val; None if there is no champion yet.
+        candidate: its scores on val.
+        champion: the champion's scores on the same val.
         min_improvement: by how much the candidate must be better.
     """
-    thresholds = {
-        # A model that is no better than always naming the most frequent class has learnt nothing.
-        "val/accuracy": MetricThreshold(
-            threshold=candidate["val/majority_share"], greater_is_better=True
-        )
-    }
-    shortfalls = _failures(thresholds, candidate, None)
-    recalls = {name: v for name, v in candidate.items() if name.startswith("val/per_class/recall_")}
-    shortfalls += [
-        f"never right on {name.removeprefix('val/per_class/recall_')}"
-        for name, recall in recalls.items()
-        if recall == 0
-    ]
-    if champion is not None:
-        greater = not metric.endswith(_LOWER_IS_BETTER)
-        threshold = MetricThreshold(min_absolute_change=min_improvement, greater_is_better=greater)
-        if _failures({metric: threshold}, candidate, champion):
-            shortfalls.append(
-                f"{metric} {candidate[metric]:.4f} is not better than the champion's "
-                f"{champion[metric]:.4f} by {min_improvement:g}"
-            )
-    return shortfalls
+    threshold = MetricThreshold(
+        min_absolute_change=min_improvement,
+        greater_is_better=not metric.endswith(_LOWER_IS_BETTER),
+    )
+    if _passes({metric: threshold}, candidate, champion):
+        return None
+    return (
+        f"{metric} {candidate[metric]:.4f} is not better than the champion's "
+        f"{champion[metric]:.4f} by {min_improvement:g}"
+    )
 
 
-def _failures(
+def _passes(
     thresholds: Mapping[str, MetricThreshold],
     candidate: Mapping[str, float],
-    baseline: Mapping[str, float] | None,
-) -> list[str]:
+    baseline: Mapping[str, float] | None = None,
+) -> bool:
     try:
         mlflow.validate_evaluation_results(
             dict(thresholds),
@@ -114,13 +122,8 @@ def _failures(
             EvaluationResult(metrics=dict(baseline), artifacts={}) if baseline else None,
         )
     except ModelValidationFailedException:
-        return [
-            f"{name} {candidate[name]:.4f} does not reach {threshold.threshold:.4f}"
-            if threshold.threshold is not None
-            else name
-            for name, threshold in thresholds.items()
-        ]
-    return []
+        return False
+    return True
 
 
 def add_version(name: str, model_uri: str, *, description: str, tags: Mapping[str, str]) -> Version:

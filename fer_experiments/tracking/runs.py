@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlparse
+from urllib.parse import quote
 
 import filelock
 import mlflow
@@ -60,7 +61,7 @@ def open_run(
     except BaseException as error:
         status = "FAILED"
         reason = str(error) if isinstance(error, FerError) else f"{type(error).__name__}: {error}"
-        _explain(writer, reason)
+        _explain(writer, without_secrets(reason))
         raise
     finally:
         mlflow.end_run(status)
@@ -106,10 +107,10 @@ def _first_time_lock() -> Iterator[None]:
 
 
 def _store_message(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return (
-        f"The MLflow store {without_secrets(mlflow.get_tracking_uri())} cannot be used "
-        f"({text.splitlines()[0][:200]}); check MLFLOW_TRACKING_URI, or start the server"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return without_secrets(
+        f"The MLflow store {mlflow.get_tracking_uri()} cannot be used ({reason[:200]}); "
+        "check MLFLOW_TRACKING_URI, or start the server"
     )
 
 
@@ -120,12 +121,9 @@ def describe_store() -> str:
     return f"{without_secrets(mlflow.get_tracking_uri())}, {len(experiments)} experiments"
 
 
-def without_secrets(uri: str) -> str:
-    """A URI without the user name and password that it may carry."""
-    parts = urlparse(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]).geturl()
+def without_secrets(text: str) -> str:
+    """A URI, or text that quotes one, without the user name and password that it may carry."""
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:

@@ -59,7 +59,9 @@ def test_finetune_starts_from_the_newest_run_that_fits(job: Job, fer: Fer) -> No
     outcome = fer("finetune", "--backbone", "tiny", "--finetune-epochs", "1")
     assert outcome.exit_code == 0
     assert newest("finetune").data.tags["source_run_id"] == newest("train").info.run_id
-    assert "1e-5" in fer("finetune", "--backbone", "tiny", "--learning-rate", "1e-5").error
+    refused = fer("finetune", "--backbone", "tiny", "--learning-rate", "1e-5").error
+    assert "learning_rate=1e-05. Found: none" in refused
+    assert "finetune_learning_rate" in refused
 
 
 def test_finetune_changes_the_unfrozen_layers_and_the_head_only(job: Job) -> None:
@@ -106,6 +108,7 @@ def test_values_that_the_train_run_was_not_made_with_are_refused(job: Job, fer: 
 
 
 def test_an_unfinished_run_is_refused(job: Job, fer: Fer, fresh_store: Path) -> None:
+    mlflow.set_experiment("fer2013")
     with mlflow.start_run(tags={"stage": "train", "fer_experiments": "0"}) as run:
         outcome = fer("finetune", "--run-id", run.info.run_id)
     assert outcome.exit_code == 2
