@@ -42,13 +42,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ[key]
     os.environ["FER_DATA_HOME"] = str(folder / "data")
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-    os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"
     before = Path.cwd()
     os.chdir(folder)  # a local store keeps artifacts in ./mlruns
     mlflow.set_tracking_uri(None)
     yield folder
     os.chdir(before)
-    for key in ("FER_DATA_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+    for key in ("FER_DATA_HOME", "MLFLOW_TRACKING_URI"):
         os.environ.pop(key, None)
     os.environ.update(saved)
 

@@ -21,6 +21,8 @@ from fer_experiments.data.tree import FolderFiles, TreeSource, ZipFiles
 from fer_experiments.errors import DataError, UsageError
 
 KAGGLE_HANDLE = "msambare/fer2013"
+# Named, so that the data never change unseen and kagglehub needs no network for what it has.
+KAGGLE_VERSION = 1
 
 
 class Source(Protocol):
@@ -108,8 +110,8 @@ class KaggleSource:
     """The FER-2013 folders on Kaggle, downloaded once by kagglehub into its own cache."""
 
     def identity(self) -> dict[str, Any]:
-        """The handle: what was prepared from it once is found again without a network."""
-        return {"kind": "kaggle", "handle": KAGGLE_HANDLE}
+        """Handle and version: what was prepared once is found again without a network."""
+        return {"kind": "kaggle", "handle": KAGGLE_HANDLE, "version": KAGGLE_VERSION}
 
     def count(self) -> int:
         """As published."""
@@ -128,7 +130,7 @@ class KaggleSource:
         import kagglehub  # slow to import, and needed on this path only
 
         try:
-            return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+            return Path(kagglehub.dataset_download(f"{KAGGLE_HANDLE}/versions/{KAGGLE_VERSION}"))
         # kagglehub lets requests', urllib's and its own errors through; all mean the same here.
         except Exception as error:
             raise DataError(

@@ -113,8 +113,7 @@ class ZipFiles:
             return sorted(
                 (info.filename, (info.file_size, info.CRC))
                 for info in archive.infolist()
-                if not info.is_dir()
-                and not any(_is_junk(part) for part in _parts(info.filename))
+                if not info.is_dir() and not any(_is_junk(part) for part in _parts(info.filename))
             )
 
     def open(self) -> Callable[[str], bytes]:

@@ -166,7 +166,7 @@ def _row(evaluation: Evaluation) -> list[str]:
         plain("val/macro_f1", ".3f"),
         accuracy("test"),
         plain("test/macro_f1", ".3f"),
-        plain("model/parameters", ",.0f"),
+        plain("weights/parameters", ",.0f"),
         plain("time/train_seconds", ".0f"),
         plain("time/val_images_per_second", ".0f"),
     ]

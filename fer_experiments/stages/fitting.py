@@ -84,8 +84,8 @@ def fit_and_log(
             "best_epoch": result.kept_epoch,
             "time/train_seconds": result.seconds,
             "time/images_per_second": images_trained / result.seconds,
-            "model/parameters": model.count_params(),
-            "model/trainable_parameters": sum(
+            "weights/parameters": model.count_params(),
+            "weights/trainable": sum(
                 math.prod(weight.shape) for weight in model.trainable_weights
             ),
         }

@@ -1,0 +1,405 @@
+"""Data is prepared once, found again, told apart by its content, and never left half-written."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_experiments.config import DataConfig
+from fer_experiments.data import prepared
+from fer_experiments.data.images import FER_CLASSES
+from fer_experiments.data.prepared import prepare
+from fer_experiments.errors import DataError, UsageError
+
+from .helpers import csv_rows, pictures, says, write_csv, write_folder, write_zip
+
+FILES = pictures()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A data home of this test's own."""
+    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """The little data set as a folder."""
+    return write_folder(tmp_path / "faces", FILES)
+
+
+def config(path, **options):
+    return DataConfig(dataset=str(path), **options)
+
+
+def folders(home):
+    """What lies in the data home, but for the folder of pointers."""
+    return sorted(path.name for path in home.iterdir() if path.name != "sources")
+
+
+def half_written(home):
+    return list(home.rglob(".*")) if home.exists() else []
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# What is written
+
+
+def test_splits_are_slices_in_order(faces):
+    data = prepare(config(faces))
+    assert [data.size(split) for split in ("train", "val", "test")] == [35, 14, 14]
+    assert data.counts == {"train": [5] * 7, "val": [2] * 7, "test": [2] * 7}
+    for split, usage in (("train", "Training"), ("val", "PublicTest"), ("test", "PrivateTest")):
+        images, labels = data.split(split)
+        ids = data.ids[data.slice(split)]
+        assert all(usage in name for name in ids)
+        for image, label, name in zip(images, labels, ids, strict=True):
+            np.testing.assert_array_equal(image, FILES[name])
+            assert FER_CLASSES[label] == name.split("/")[1]
+
+
+def test_the_manifest_tells_what_was_done(faces):
+    manifest = prepare(config(faces, data_seed=7, limit=14)).manifest
+    told = {"name", "class_names", "image_size", "split", "val_fraction", "limit", "data_seed"}
+    assert {key: manifest[key] for key in told} == {
+        "name": "fer2013",
+        "class_names": list(FER_CLASSES),
+        "image_size": 48,
+        "split": "official",
+        "val_fraction": None,
+        "limit": 14,
+        "data_seed": 7,
+    }
+    assert manifest["source"]["dataset"] == str(faces)
+    assert (manifest["skipped"], manifest["resized"]) == ([], 0)
+    assert manifest["audit"]["duplicate_groups"] == 0
+
+
+def test_skipped_files_are_recorded(faces):
+    (faces / "train" / "sad" / "Training_900001.png").write_bytes(b"")
+    manifest = prepare(config(faces, on_bad_image="skip")).manifest
+    assert manifest["skipped"] == ["train/sad/Training_900001.png: empty file"]
+
+
+def test_arrays_are_opened_memory_mapped_and_cannot_be_changed(faces):
+    images = prepare(config(faces)).images
+    assert isinstance(images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        images[0] = 0
+
+
+def test_the_folder_is_as_readable_as_any_other(faces, home):
+    (home / "other").mkdir(parents=True)
+    folder = prepare(config(faces)).folder
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE((home / "other").stat().st_mode)
+
+
+def test_other_sizes(faces):
+    data = prepare(config(faces, image_size=24))
+    assert (data.image_size, data.images.shape) == (24, (63, 24, 24))
+    assert data.manifest["resized"] == 63
+
+
+def test_synthetic_faces():
+    data = prepare(DataConfig(dataset="synthetic", synthetic_count=210))
+    assert (data.name, data.class_names) == ("synthetic", FER_CLASSES)
+    assert len(data.images) == 210
+    assert min(data.counts["val"]) > 0
+
+
+# Found again
+
+
+def test_the_second_call_reads_no_image(faces):
+    first = prepare(config(faces))
+    written = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    for file in faces.rglob("*.png"):
+        before = file.stat()
+        file.write_bytes(b"x" * before.st_size)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = prepare(config(faces))
+    assert second.folder == first.folder
+    assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == written
+    np.testing.assert_array_equal(second.images, first.images)
+
+
+def test_a_changed_source_is_read_again(faces):
+    first = prepare(config(faces))
+    next(faces.rglob("*.png")).unlink()
+    assert prepare(config(faces)).fingerprint != first.fingerprint
+
+
+def test_lookup_finds_only_what_was_prepared(faces):
+    assert prepared.lookup(config(faces)) is None
+    made = prepare(config(faces))
+    assert prepared.lookup(config(faces)).folder == made.folder
+    assert prepared.lookup(config(faces, limit=7)) is None
+
+
+def test_by_fingerprint_needs_no_source(faces):
+    made = prepare(config(faces))
+    shutil.rmtree(faces)
+    assert prepared.by_fingerprint(made.fingerprint).folder == made.folder
+    assert prepared.by_fingerprint("0" * 64) is None
+    assert prepared.by_fingerprint(made.fingerprint[:16] + "0" * 48) is None
+
+
+def test_the_data_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FER_DATA_HOME", "~/faces")
+    assert prepared.data_home() == tmp_path / "faces"
+    monkeypatch.delenv("FER_DATA_HOME")
+    assert prepared.data_home().name == "fer_experiments"
+
+
+def test_how_many_images_there_are(faces):
+    assert prepared.image_count(config(faces)) == len(FILES)
+
+
+# Fingerprint
+
+
+def test_the_same_content_is_the_same_dataset_wherever_it_lies(faces, tmp_path, home):
+    copies = [
+        write_folder(tmp_path / "other" / "place", FILES),
+        write_zip(tmp_path / "archive.zip", FILES, top="fer2013/"),
+        faces,
+    ]
+    made = [prepare(config(path)) for path in copies]
+    assert len({data.fingerprint for data in made}) == 1
+    assert folders(home) == [made[0].folder.name]
+
+
+def changed_pixel():
+    name = next(iter(FILES))
+    picture = FILES[name].copy()
+    picture[0, 0] ^= 1
+    return FILES | {name: picture}
+
+
+def changed_label():
+    name = next(iter(FILES))
+    files = {k: v for k, v in FILES.items() if k != name}
+    return files | {name.replace("angry", "disgust"): FILES[name]}
+
+
+def changed_split():
+    name = next(iter(FILES))
+    files = {k: v for k, v in FILES.items() if k != name}
+    return files | {name.replace("train/", "test/").replace("Training", "PublicTest"): FILES[name]}
+
+
+@pytest.mark.parametrize("change", [changed_pixel, changed_label, changed_split])
+def test_other_content_is_another_dataset(change, faces, tmp_path):
+    other = write_folder(tmp_path / "other", change())
+    assert prepare(config(other)).fingerprint != prepare(config(faces)).fingerprint
+
+
+def test_other_class_names_are_another_dataset(tmp_path):
+    picked = {k: v for k, v in FILES.items() if "/angry/" in k or "/happy/" in k}
+    renamed = {k.replace("happy", "joyful"): v for k, v in picked.items()}
+    made = [
+        prepare(config(write_folder(tmp_path / name / "faces", files)))
+        for name, files in (("a", picked), ("b", renamed))
+    ]
+    assert made[0].images.tobytes() == made[1].images.tobytes()
+    assert made[0].fingerprint != made[1].fingerprint
+
+
+def test_another_holdout_is_another_dataset(faces):
+    made = [prepare(config(faces, split="holdout", data_seed=seed)) for seed in (0, 1, 0)]
+    assert made[0].fingerprint == made[2].fingerprint != made[1].fingerprint
+
+
+@pytest.mark.parametrize("split", ["official", "holdout"])
+def test_two_preparations_agree_byte_for_byte(split, faces, tmp_path, monkeypatch):
+    found = []
+    for home in ("one", "two"):
+        monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / home))
+        data = prepare(config(faces, split=split, limit=14))
+        assert data.folder.parent == tmp_path / home
+        found.append(bytes_of(data.folder))
+    assert found[0] == found[1]
+    assert set(found[0]) == {"images.npy", "labels.npy", "splits.npy", "ids.npy", "manifest.json"}
+
+
+def test_the_csv_gives_the_same_counts_and_name(faces, tmp_path):
+    table = write_csv(tmp_path / "fer2013.csv", csv_rows(FILES))
+    folder, csv = prepare(config(faces)), prepare(config(table))
+    assert (csv.name, csv.counts) == (folder.name, folder.counts)
+
+
+# Damage
+
+DAMAGE = {
+    "half of the images": lambda f: os.truncate(
+        f / "images.npy", (f / "images.npy").stat().st_size // 2
+    ),
+    "empty images": lambda f: os.truncate(f / "images.npy", 0),
+    "no images": lambda f: (f / "images.npy").unlink(),
+    "images of another size": lambda f: np.save(f / "images.npy", np.zeros((63, 8, 8), np.uint8)),
+    "text for labels": lambda f: (f / "labels.npy").write_text("labels"),
+    "fewer labels": lambda f: np.save(f / "labels.npy", np.zeros(3, np.int64)),
+    "no ids": lambda f: (f / "ids.npy").unlink(),
+    "no manifest": lambda f: (f / "manifest.json").unlink(),
+    "half a manifest": lambda f: os.truncate(f / "manifest.json", 100),
+    "another manifest": lambda f: (f / "manifest.json").write_text("[1, 2]"),
+    "an older format": lambda f: (f / "manifest.json").write_text(
+        json.dumps(json.loads((f / "manifest.json").read_text()) | {"format": 0})
+    ),
+    "an empty folder": lambda f: [path.unlink() for path in f.iterdir()],
+    "no folder": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damage_is_noticed_and_mended(damage, faces, home):
+    first = prepare(config(faces))
+    whole = bytes_of(first.folder)
+    damage(first.folder)
+    with pytest.raises(DataError) as caught:
+        prepared.open_prepared(first.folder)
+    says(caught, "Expected a whole prepared dataset", first.folder, "run prepare again")
+    assert prepared.by_fingerprint(first.fingerprint) is None
+    assert prepared.lookup(config(faces)) is None
+    assert bytes_of(prepare(config(faces)).folder) == whole
+    assert folders(home) == [first.folder.name]
+    assert not half_written(home)
+
+
+def test_a_damaged_pointer_is_noticed_and_mended(faces, home):
+    first = prepare(config(faces))
+    (pointer,) = (home / "sources").iterdir()
+    pointer.write_text("fer2013-0000")
+    assert prepared.lookup(config(faces)) is None
+    assert prepare(config(faces)).folder == first.folder
+    assert prepared.lookup(config(faces)) is not None
+
+
+# Failures leave nothing
+
+
+def test_a_data_home_that_cannot_be_made(faces, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(DataError) as caught:
+        prepare(config(faces))
+    says(caught, tmp_path / "file" / "home", "cannot be written: Not a directory", "FER_DATA_HOME")
+
+
+def test_a_data_home_that_is_a_file(faces, home):
+    home.write_text("in the way")
+    with pytest.raises(DataError) as caught:
+        prepare(config(faces))
+    says(caught, home, "cannot be written", "FER_DATA_HOME")
+    assert home.read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"dataset": "nowhere"}, UsageError),
+        ({"limit": 3}, UsageError),
+        ({"split": "holdout", "val_fraction": 0.01}, DataError),
+    ],
+)
+def test_refused_requests_write_nothing(options, error, faces, home):
+    with pytest.raises(error):
+        prepare(DataConfig(**{"dataset": str(faces)} | options))
+    assert not home.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch):
+    """A function that mounts a tiny disk and makes it the data home."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(disk)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a small disk can be mounted by root only")
+        monkeypatch.setenv("FER_DATA_HOME", str(disk))
+        return disk
+
+    yield mount
+    subprocess.run(["umount", "-l", str(disk)], capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ("size=64k", 0),  # the images do not fit
+        ("nr_inodes=2", 0),  # nor any file
+        ("nr_inodes=4", 0),  # nor the third
+        ("nr_inodes=7", 1),  # the data fit, the pointer's folder does not
+        ("nr_inodes=8", 1),  # nor the pointer
+    ],
+)
+def test_a_full_disk_leaves_nothing_half_written(options, left, faces, small_disk):
+    disk = small_disk(options)
+    with pytest.raises(DataError) as caught:
+        prepare(config(faces))
+    says(caught, f"The disk that holds {disk}", "is full", "FER_DATA_HOME")
+    assert len(folders(disk)) == left
+    assert not half_written(disk)
+
+
+# Several at once
+
+PREPARE = """
+import sys, time
+from pathlib import Path
+from fer_experiments.config import DataConfig
+from fer_experiments.data.prepared import prepare
+Path(sys.argv[2]).touch()
+while not Path(sys.argv[3]).exists():
+    time.sleep(0.001)
+print(prepare(DataConfig(dataset=sys.argv[1])).folder)
+"""
+
+
+def test_processes_that_prepare_at_once_all_succeed(faces, home, tmp_path):
+    ready = [tmp_path / f"ready-{number}" for number in range(2)]
+    command = [sys.executable, "-c", PREPARE, str(faces)]
+    running = [
+        subprocess.Popen([*command, str(file), str(tmp_path / "go")], stdout=subprocess.PIPE)
+        for file in ready
+    ]
+    while not all(file.exists() for file in ready):
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    found = {process.communicate()[0].decode().strip() for process in running}
+    assert [process.returncode for process in running] == [0, 0]
+    assert [Path(folder).name for folder in found] == folders(home)
+    assert not half_written(home)
+
+
+# The real images
+
+
+@pytest.mark.slow
+def test_the_real_archive(shared):
+    data = prepare(config(shared / "fer2013" / "archive.zip"))
+    assert (data.name, data.class_names) == ("fer2013", FER_CLASSES)
+    assert [data.size(split) for split in ("train", "val")] == [28_709, 3_589]
+    assert data.counts["train"] == [3995, 436, 4097, 7215, 4965, 4830, 3171]
+    audit = data.manifest["audit"]
+    assert (audit["duplicate_groups"], audit["duplicate_images"]) == (1273, 2805)
+    assert audit["val_in_train"] == 280
+    assert audit["conflicting_groups"] == 47
+    assert (audit["blank_images"]["train"], audit["blank_images"]["val"]) == (11, 1)
+    assert data.manifest["skipped"] == []
+    assert (data.manifest["colour_converted"], data.manifest["resized"]) == (0, 0)

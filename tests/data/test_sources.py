@@ -1,0 +1,468 @@
+"""Every kind of source gives the same labelled images, or says in one line why not."""
+
+import os
+import shutil
+import struct
+
+import numpy as np
+import pytest
+
+from fer_experiments.config import DataConfig
+from fer_experiments.data.images import FER_CLASSES
+from fer_experiments.data.sources import open_source
+from fer_experiments.data.tree import FolderFiles, TreeSource
+from fer_experiments.errors import DataError, UsageError
+
+from .helpers import (
+    content,
+    csv_rows,
+    encode,
+    expected_content,
+    pictures,
+    read,
+    says,
+    write_csv,
+    write_folder,
+    write_zip,
+)
+
+FILES = pictures()
+JUNK = {
+    "__MACOSX/train/angry/._Training_000001.png": b"resource fork",
+    ".DS_Store": b"finder",
+    "train/.DS_Store": b"finder",
+    "train/angry/.DS_Store": b"finder",
+    "test/happy/Thumbs.db": b"explorer",
+    "test/happy/desktop.ini": b"explorer",
+}
+OWN = {
+    f"{name}/{i}.png": picture
+    for name, start in (("cats", 0), ("dogs", 4))
+    for i, picture in enumerate(np.random.default_rng(1).integers(0, 256, (4, 48, 48), np.uint8))
+}
+
+
+def bad_row_reason(path):
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, path, "on_bad_image=skip")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: write_folder(folder / "faces", FILES),
+        lambda folder: write_folder(folder / "faces", {f"fer/{k}": v for k, v in FILES.items()}),
+        lambda folder: write_folder(folder / "faces", FILES | JUNK),
+        lambda folder: write_zip(folder / "archive.zip", FILES),
+        lambda folder: write_zip(folder / "archive.zip", FILES, top="fer2013/data/"),
+        lambda folder: write_zip(folder / "archive.zip", FILES, top="./"),
+        lambda folder: write_zip(folder / "archive.zip", FILES | JUNK),
+        lambda folder: write_zip(folder / "archive", FILES),
+        lambda folder: write_csv(folder / "fer2013.csv", csv_rows(FILES)),
+    ],
+    ids=[
+        "folder",
+        "nested folder",
+        "folder with junk",
+        "zip",
+        "nested zip",
+        "zip with ./",
+        "zip with junk",
+        "zip without suffix",
+        "csv",
+    ],
+)
+def test_every_kind_of_source_gives_the_same(write, tmp_path):
+    data = read(write(tmp_path))
+    assert content(data) == expected_content(FILES)
+    assert data.class_names == FER_CLASSES
+    assert data.name == "fer2013"
+    assert (data.bad, data.resized, data.colour_converted) == ((), 0, 0)
+    assert len(set(data.ids)) == len(FILES)
+
+
+@pytest.mark.parametrize("name", ["with spaces and (more)", "Gefühle 表情 🙂"])
+def test_any_path_will_do(name, tmp_path):
+    folder = write_folder(tmp_path / name / "földer", FILES)
+    archive = write_zip(tmp_path / name / "ärchive 1.zip", FILES)
+    table = write_csv(tmp_path / name / "täble.csv", csv_rows(FILES))
+    for path in (folder, archive, table):
+        assert content(read(path)) == expected_content(FILES)
+
+
+def test_a_path_may_start_at_home_or_here(tmp_path, monkeypatch):
+    write_folder(tmp_path / "faces", FILES)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for path in ("~/faces", "faces", "./faces/"):
+        assert content(read(path)) == expected_content(FILES)
+
+
+def test_a_class_folder_may_be_a_link(tmp_path):
+    folder = write_folder(tmp_path / "faces", FILES)
+    shutil.move(folder / "train" / "sad", tmp_path / "elsewhere")
+    (folder / "train" / "sad").symlink_to(tmp_path / "elsewhere")
+    assert content(read(folder)) == expected_content(FILES)
+
+
+def test_a_loop_of_links_ends(tmp_path):
+    folder = write_folder(tmp_path / "faces", FILES)
+    (folder / "train" / "loop").symlink_to(folder)
+    assert content(read(folder)) == expected_content(FILES)
+
+
+# Own faces
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("My Cats & Dogs", "my-cats-dogs"), ("faces.v2", "faces-v2"), ("表情", "images")],
+)
+def test_own_classes_are_named_after_their_folder(folder, name, tmp_path):
+    data = read(write_folder(tmp_path / folder, OWN), split="holdout")
+    assert data.name == name
+    assert data.class_names == ("cats", "dogs")
+    assert data.labels.tolist() == [0] * 4 + [1] * 4
+    assert set(data.parts) == {"train"}
+
+
+def test_own_classes_in_a_zip_are_named_after_the_zip(tmp_path):
+    assert read(write_zip(tmp_path / "Pets.ZIP", OWN, top="x/")).name == "pets"
+
+
+def test_own_faces_with_the_seven_emotions_are_not_called_fer2013(tmp_path):
+    files = {path.replace("Training_", "photo"): p for path, p in FILES.items()}
+    assert read(write_folder(tmp_path / "selfies", files)).name == "selfies"
+
+
+def test_files_beside_class_folders_are_no_images(tmp_path):
+    files = FILES | {"README.md": b"about", "train/list.txt": b"list"}
+    assert content(read(write_folder(tmp_path / "faces", files))) == expected_content(FILES)
+
+
+# What cannot be used
+
+
+@pytest.mark.parametrize("dataset", ["missing/faces", "~nobody-has-this-name/faces", "x" * 5000])
+def test_nothing_there(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        read(dataset)
+    says(caught, "Expected dataset to be kaggle, synthetic", dataset[:50])
+    assert len(str(caught.value)) < 1000
+
+
+def test_nothing_there_is_answered_with_the_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        read("missing/faces")
+    says(caught, tmp_path / "missing" / "faces")
+
+
+def test_a_file_of_another_kind(tmp_path):
+    path = tmp_path / "faces.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(UsageError) as caught:
+        read(path)
+    says(caught, "Expected a folder of class folders", path)
+
+
+@pytest.mark.parametrize("files", [{}, {"1.png": OWN["cats/1.png"]}, JUNK], ids=len)
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_no_class_folders(files, kind, tmp_path):
+    if kind == "folder":
+        path = write_folder(tmp_path / "faces", files)
+    else:
+        path = write_zip(tmp_path / "faces.zip", files)
+    found = len([name for name in files if name == "1.png"])
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "Expected class folders with images", path, f"Found: {found} files")
+
+
+def test_one_class(tmp_path):
+    path = write_folder(tmp_path / "faces", {k: v for k, v in OWN.items() if "cats" in k})
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "Expected at least two classes", path, "Found: cats")
+
+
+def test_a_class_only_in_test(tmp_path):
+    files = {k: v for k, v in FILES.items() if not k.startswith("train/fear/")}
+    path = write_folder(tmp_path / "faces", files)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "Expected every class in the training part", path, "Only in test: fear")
+
+
+# Bad files
+
+BROKEN = {
+    "train/angry/Training_900001.png": (b"", "empty file"),
+    "train/fear/Training_900002.png": (b"<html>not found</html>", "not an image"),
+    "train/sad/Training_900003.jpg": (
+        encode(FILES["train/sad/Training_000026.png"], "JPEG")[:900],
+    ),
+    "test/sad/PublicTest_900004.png": (encode(FILES["train/sad/Training_000026.png"])[:900],),
+}
+WITH_BROKEN = FILES | {path: what[0] for path, what in BROKEN.items()}
+
+
+def test_bad_files_are_refused_with_their_number_and_names(tmp_path):
+    path = write_folder(tmp_path / "faces", WITH_BROKEN)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, f"4 of {len(WITH_BROKEN)} images in {path}", "and 1 more", "on_bad_image=skip")
+    says(caught, "train/angry/Training_900001.png: empty file")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_bad_files_can_be_skipped(kind, tmp_path):
+    if kind == "folder":
+        path = write_folder(tmp_path / "faces", WITH_BROKEN)
+    else:
+        path = write_zip(tmp_path / "faces.zip", WITH_BROKEN)
+    data = read(path, on_bad_image="skip")
+    assert content(data) == expected_content(FILES)
+    reasons = dict(line.split(": ", 1) for line in data.bad)
+    assert set(reasons) == set(BROKEN)
+    for name, (_, *reason) in BROKEN.items():
+        assert reasons[name] == reason[0] if reason else "truncated" in reasons[name]
+
+
+def test_nothing_but_bad_files_is_refused_even_when_skipping(tmp_path):
+    path = write_folder(tmp_path / "faces", dict.fromkeys(OWN, b"text"))
+    with pytest.raises(DataError) as caught:
+        read(path, on_bad_image="skip")
+    says(caught, "8 of 8", "none of them is an image")
+
+
+def test_a_class_with_nothing_but_bad_files_is_refused_even_when_skipping(tmp_path):
+    files = {k: b"text" if "cats" in k else v for k, v in OWN.items()}
+    with pytest.raises(DataError) as caught:
+        read(write_folder(tmp_path / "faces", files), on_bad_image="skip")
+    says(caught, "Expected readable training images of every class", "Found: none of cats")
+
+
+def test_a_dangling_link_is_a_bad_file(tmp_path):
+    path = write_folder(tmp_path / "faces", OWN)
+    (path / "cats" / "lost.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "1 of 9", "cats/lost.png: cannot be read: No such file")
+
+
+# Zips
+
+
+def damaged(archive, start, replacement):
+    whole = bytearray(archive.read_bytes())
+    whole[start : start + len(replacement)] = replacement
+    archive.write_bytes(whole)
+    return archive
+
+
+def test_half_a_zip(tmp_path):
+    archive = write_zip(tmp_path / "archive.zip", FILES)
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    with pytest.raises(DataError) as caught:
+        read(archive)
+    says(caught, archive, "cannot be opened as a zip", "download it again")
+
+
+def test_a_zip_with_a_damaged_directory(tmp_path):
+    archive = write_zip(tmp_path / "archive.zip", FILES)
+    directory = archive.read_bytes().index(b"PK\1\2")
+    with pytest.raises(DataError) as caught:
+        read(damaged(archive, directory, b"\xff" * 60))
+    says(caught, archive, "cannot be opened as a zip")
+
+
+def test_a_damaged_member_is_a_bad_file(tmp_path):
+    archive = write_zip(tmp_path / "archive.zip", FILES)
+    bad = read(damaged(archive, 200, b"\0" * 40), on_bad_image="skip").bad
+    assert len(bad) == 1
+    assert bad[0].startswith(f"{next(iter(FILES))}: cannot be unpacked")
+
+
+def test_an_encrypted_member_is_a_bad_file(tmp_path):
+    archive = write_zip(tmp_path / "archive.zip", FILES)
+    directory = archive.read_bytes().index(b"PK\1\2")
+    damaged(archive, 6, struct.pack("<H", 1))  # the flag "encrypted", at both places
+    damaged(archive, directory + 8, struct.pack("<H", 1))
+    with pytest.raises(DataError) as caught:
+        read(archive)
+    says(caught, "1 of 63", next(iter(FILES)), "encrypted")
+
+
+def test_a_path_inside_a_zip_writes_nothing_outside(tmp_path):
+    archive = write_zip(tmp_path / "pets.zip", OWN | {"../cats/evil.png": b"x"})
+    assert len(read(archive).images) == len(OWN)
+    assert list(tmp_path.rglob("*")) == [archive]
+
+
+# The challenge's CSV
+
+HEADERS = [
+    "emotion,pixels,Usage",
+    "emotion, pixels, Usage",
+    " emotion , pixels , Usage ",
+    "\ufeffemotion,pixels,Usage",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_headers_of_the_csv(header, tmp_path):
+    data = read(write_csv(tmp_path / "faces.csv", csv_rows(FILES), header))
+    assert content(data) == expected_content(FILES)
+
+
+def test_columns_of_icml_face_data(tmp_path):
+    rows = [(emotion, usage, pixels) for emotion, pixels, usage in csv_rows(FILES)]
+    path = write_csv(tmp_path / "icml_face_data.csv", rows, "emotion, Usage, pixels")
+    assert content(read(path)) == expected_content(FILES)
+
+
+def test_quotes_windows_line_ends_and_blank_lines(tmp_path):
+    rows = [(emotion, f'"{pixels}"', usage) for emotion, pixels, usage in csv_rows(FILES)]
+    path = write_csv(tmp_path / "faces.csv", rows)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
+    assert content(read(path)) == expected_content(FILES)
+
+
+def test_the_public_and_the_private_test_can_be_told_apart(tmp_path):
+    data = read(write_csv(tmp_path / "faces.csv", csv_rows(FILES)))
+    usages = [name.split("_")[0] for name in data.ids]
+    assert {usage: usages.count(usage) for usage in usages} == {
+        "Training": 35,
+        "PublicTest": 14,
+        "PrivateTest": 14,
+    }
+
+
+@pytest.mark.parametrize(
+    ("header", "missing"),
+    [
+        ("emotion,pixels", "Usage"),
+        ("label,image,Usage", "emotion, pixels"),
+        ("", "emotion, pixels, Usage"),
+    ],
+)
+def test_missing_columns(header, missing, tmp_path):
+    path = write_csv(tmp_path / "faces.csv", csv_rows(FILES), header)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, f"Expected columns emotion, pixels, Usage in {path}. Missing: {missing}")
+
+
+@pytest.mark.parametrize("text", ["", "emotion,pixels,Usage\n"])
+def test_an_empty_csv(text, tmp_path):
+    path = tmp_path / "faces.csv"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, path)
+
+
+PIXELS = csv_rows(FILES)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (("7", PIXELS, "Training"), "emotion must be 0 to 6, is '7'"),
+        (("happy", PIXELS, "Training"), "emotion must be 0 to 6, is 'happy'"),
+        (("", PIXELS, "Training"), "emotion must be 0 to 6, is ''"),
+        (("0", PIXELS, "Test"), "Usage must be one of Training, PublicTest, PrivateTest"),
+        (("0", PIXELS), "Usage must be one of"),
+        (("0", PIXELS.rsplit(" ", 1)[0], "Training"), "must fill a square, are 2303"),
+        (("0", "", "Training"), "must fill a square, are 0"),
+        (("0", "256" + PIXELS[PIXELS.index(" ") :], "Training"), "whole numbers from 0 to 255"),
+        (("0", "-1" + PIXELS[PIXELS.index(" ") :], "Training"), "whole numbers from 0 to 255"),
+        (("0", "0.5" + PIXELS[PIXELS.index(" ") :], "Training"), "whole numbers from 0 to 255"),
+        (("0", "x" + PIXELS[PIXELS.index(" ") :], "Training"), "whole numbers from 0 to 255"),
+    ],
+)
+def test_bad_rows(row, reason, tmp_path):
+    rows = csv_rows(FILES)
+    path = write_csv(tmp_path / "faces.csv", [*rows[:3], row, *rows[3:]])
+    message = bad_row_reason(path)
+    assert f"1 of {len(rows) + 1} images" in message
+    assert f"row 4: {reason}" in message or ("row 4: " in message and reason in message)
+    data = read(path, on_bad_image="skip")
+    assert content(data) == expected_content(FILES)
+    assert data.bad[0].startswith("row 4: ")
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe\0\1" * 9, b'emotion,pixels,Usage\n0,"' + b"1 " * 3**14])
+def test_a_file_that_is_no_csv(raw, tmp_path):
+    path = tmp_path / "faces.csv"
+    path.write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, path, "cannot be read as CSV")
+
+
+def test_images_of_another_size_in_a_csv_are_resized_and_counted(tmp_path):
+    small = " ".join(["7"] * 24 * 24)
+    data = read(write_csv(tmp_path / "faces.csv", [*csv_rows(FILES), ("0", small, "Training")]))
+    assert data.resized == 1
+    assert (data.images[-1] == 7).all()
+
+
+# Identity
+
+
+class CountingFiles(FolderFiles):
+    """A folder that notes how often it is walked."""
+
+    walks = 0
+
+    def listing(self):
+        CountingFiles.walks += 1
+        return super().listing()
+
+
+def test_a_folder_is_walked_once(tmp_path):
+    source = TreeSource(CountingFiles(write_folder(tmp_path / "faces", OWN)))
+    CountingFiles.walks = 0
+    source.identity()
+    assert source.count() == len(OWN)
+    source.read(DataConfig(split="holdout"))
+    assert CountingFiles.walks == 1
+
+
+def identity(path):
+    return open_source(str(path), synthetic_count=21, data_seed=0).identity()
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "csv"])
+def test_the_identity_changes_with_the_content_only(kind, tmp_path):
+    def write(files):
+        if kind == "folder":
+            path = tmp_path / "faces"
+            shutil.rmtree(path, ignore_errors=True)
+            write_folder(path, files)
+            for file in path.rglob("*.png"):
+                os.utime(file, (10**9, 10**9))
+            return path
+        if kind == "zip":
+            return write_zip(tmp_path / "faces.zip", files)
+        return write_csv(tmp_path / "faces.csv", csv_rows(files))
+
+    before = identity(write(FILES))
+    assert identity(write(FILES)) == before
+    assert identity(write(dict(list(FILES.items())[1:]))) != before
+
+
+def test_counts_are_known_without_decoding(tmp_path):
+    folder = write_folder(tmp_path / "faces", dict.fromkeys(OWN, b"text"))
+    archive = write_zip(tmp_path / "faces.zip", dict.fromkeys(OWN, b"text"))
+    table = write_csv(tmp_path / "faces.csv", [])
+    counts = [
+        open_source(str(d), synthetic_count=33, data_seed=0).count()
+        for d in (folder, archive, table, "synthetic", "kaggle")
+    ]
+    assert counts == [8, 8, None, 33, 35_887]
