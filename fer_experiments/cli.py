@@ -11,98 +11,26 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from fer_experiments import __version__, console
 from fer_experiments.config import (
     FIELDS,
     Config,
     DataConfig,
-    check_value,
 )
 from fer_experiments.errors import ConfigError, FerError, UsageError
+from fer_experiments.options import field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
 
-AUTO = "auto"  # "the recipe decides": what MLflow passes on for what was not given
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": lambda token: token.replace("_", "-"),
     "max_content_width": 100,
 }
-
-
-class FieldType(click.ParamType):
-    """A configuration field: converted and checked by its own rule; `auto` means not given."""
-
-    def __init__(self, name: str) -> None:
-        self.field = FIELDS[name][1]
-        self.choices = [str(c) for c in self.field.metadata.get("choices", ())]
-        self.name = str(self.field.type).removesuffix(" | None")
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """What `--help` shows behind the option."""
-        return "|".join(self.choices) or self.name.upper()
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The field's value; None for `auto`."""
-        return None if value == AUTO else check_value(self.field, value)
-
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        """The choices, if the field has any."""
-        return [CompletionItem(c) for c in self.choices if c.startswith(incomplete)]
-
-
-class TextType(click.ParamType):
-    """Text that may be left to the recipe with `auto`."""
-
-    name = "text"
-
-    def __init__(self, choices: Iterable[str] = ()) -> None:
-        self.choices = tuple(choices)
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The text; None for `auto`."""
-        if value == AUTO:
-            return None
-        if not str(value).strip():
-            name = param.name if param else "value"
-            raise ConfigError(f"Expected {name} to have a value. Received: {name}=")
-        return value
-
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        """The choices, if there are any."""
-        return [CompletionItem(c) for c in self.choices if c.startswith(incomplete)]
-
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def field_options(names: Iterable[str]) -> Decorator:
-    """An option for each of these configuration fields."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for name in reversed(list(names)):
-            option = click.option(
-                f"--{name.replace('_', '-')}",
-                name,
-                type=FieldType(name),
-                help=FIELDS[name][1].metadata["help"],
-            )
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def text_option(name: str, text: str, **settings: Any) -> Decorator:
-    """An option that is no configuration field."""
-    settings.setdefault("type", TextType(settings.pop("choices", ())))
-    return click.option(f"--{name.replace('_', '-')}", name, help=text, **settings)
 
 
 recipe_option = text_option(

@@ -18,7 +18,7 @@ FLOORS = [
     {"training"},
     {"models"},
     {"data"},
-    {"recipes"},
+    {"recipes", "options"},
     {"config", "console"},
     {"errors"},
 ]

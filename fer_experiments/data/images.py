@@ -16,6 +16,8 @@ from fer_experiments.errors import DataError
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 # A larger image is no photo of a face, and might be made to fill the memory.
 LARGEST_PHOTO = 100_000_000  # pixels
+# What photos come as. Pillow knows more, some of which (EPS) it hands to other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ def decode(content: bytes, *, image_size: int | None) -> Decoded:
     if not content:
         raise BadImage("empty file")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > LARGEST_PHOTO:
                 raise BadImage(f"{image.width}×{image.height} pixels are too many")
             image.load()

@@ -6,19 +6,14 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 from fer_experiments import __version__
 from fer_experiments.config import DataConfig
@@ -26,16 +21,11 @@ from fer_experiments.data.audit import audit
 from fer_experiments.data.images import LabelledImages
 from fer_experiments.data.sources import Source, open_source
 from fer_experiments.data.splits import SPLITS, assign
+from fer_experiments.data.storage import data_home, open_array, write_folder, write_text
 from fer_experiments.errors import DataError
 
 # Raised when prepared folders of older versions can no longer be read.
 FORMAT = 1
-
-
-def data_home() -> Path:
-    """`FER_DATA_HOME`, else the user's cache folder."""
-    chosen = os.environ.get("FER_DATA_HOME")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("fer_experiments")
 
 
 @dataclass(frozen=True)
@@ -77,17 +67,17 @@ class PreparedDataset:
     @cached_property
     def images(self) -> np.ndarray:
         """(N, H, W) uint8, memory-mapped."""
-        return _open_array(self.folder / "images.npy")
+        return open_array(self.folder / "images.npy")
 
     @cached_property
     def labels(self) -> np.ndarray:
         """(N,) int64."""
-        return _open_array(self.folder / "labels.npy")
+        return open_array(self.folder / "labels.npy")
 
     @cached_property
     def ids(self) -> np.ndarray:
         """(N,) text: path within the source."""
-        return _open_array(self.folder / "ids.npy")
+        return open_array(self.folder / "ids.npy")
 
     def slice(self, split: str) -> slice:
         """Where the split's images lie."""
@@ -209,9 +199,17 @@ def write(
         "ids": np.array([data.ids[i] for i in order]),
     }
     folder = data_home() / f"{data.name}-{fingerprint[:16]}"
-    _write_beside(folder, arrays, manifest)
-    _write_pointer(key, folder.name)
+    write_folder(folder, arrays, manifest, is_whole=_is_whole)
+    write_text(data_home() / "sources" / key, folder.name)
     return open_prepared(folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        open_prepared(folder)
+    except DataError:
+        return False
+    return True
 
 
 def _source(config: DataConfig) -> Source:
@@ -242,66 +240,3 @@ def _fingerprint(
     for array in (images, labels.astype("<i8"), codes):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _write_beside(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
-    """Writes to a temporary folder beside and renames it; a half-written one never stays."""
-    need = sum(array.nbytes for array in arrays.values())
-    # Not tempfile's folder, which nobody else may read: a data home may be shared.
-    temporary = folder.parent / f".writing-{uuid.uuid4().hex}"
-    try:
-        temporary.mkdir(parents=True)
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
-        _replace_folder(temporary, folder)
-    except OSError as error:
-        raise DataError(_disk_message(error, folder.parent, need)) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace_folder(temporary: Path, folder: Path) -> None:
-    try:
-        temporary.rename(folder)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-        # Another process wrote the same content first, or a damaged folder stands in the way.
-        try:
-            open_prepared(folder)
-        except DataError:
-            shutil.rmtree(folder)
-            temporary.rename(folder)
-
-
-def _write_pointer(key: str, folder_name: str) -> None:
-    pointer = data_home() / "sources" / key
-    temporary = pointer.with_name(f".writing-{uuid.uuid4().hex}")
-    try:
-        pointer.parent.mkdir(exist_ok=True)
-        try:
-            temporary.write_text(folder_name)
-            temporary.replace(pointer)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(_disk_message(error, pointer.parent, 100)) from None
-
-
-def _disk_message(error: OSError, where: Path, need: int) -> str:
-    # NumPy says "200 requested and 0 written", without a number, when the disk is full.
-    if error.errno in (None, errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"The disk that holds {where} is full: {need / 1e6:.0f} MB are needed. "
-            "Free some, or set FER_DATA_HOME to another disk"
-        )
-    return (
-        f"{where} cannot be written: {error.strerror}. "
-        "Set FER_DATA_HOME to a folder that you may write to"
-    )
-
-
-def _open_array(path: Path) -> np.ndarray:
-    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array

@@ -30,7 +30,10 @@ from fer_experiments.errors import DataError
 
 _OFFICIAL_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
-_PARTS = {"train": "train", "training": "train", "test": "test"}
+# What is not for training was held out, whatever it is called.
+_PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
+    ("test", "testing", "validation", "valid", "val"), "test"
+)
 # Files that one task of a thread decodes: with single ones, handing them out costs most.
 _CHUNK = 256
 

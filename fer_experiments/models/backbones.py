@@ -32,7 +32,7 @@ class Backbone:
     title: str
 
 
-def _application(name: str, module: str, function: str, smallest_input: int) -> Backbone:
+def application(name: str, module: str, function: str, smallest_input: int) -> Backbone:
     """A row for a network of `keras.applications`."""
 
     def build(input_tensor: Any) -> keras.Model:
@@ -87,8 +87,8 @@ def _build_tiny(input_tensor: Any) -> keras.Model:
 BACKBONES: dict[str, Backbone] = {
     row.name: row
     for row in (
-        _application("vgg16", "vgg16", "VGG16", smallest_input=32),
-        _application("resnet50", "resnet50", "ResNet50", smallest_input=32),
+        application("vgg16", "vgg16", "VGG16", smallest_input=32),
+        application("resnet50", "resnet50", "ResNet50", smallest_input=32),
         # For tests and quick trials: a few thousand parameters, no pre-trained weights.
         Backbone(
             name="tiny",

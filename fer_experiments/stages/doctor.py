@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 
 from fer_experiments import __version__, console
-from fer_experiments.data.prepared import data_home
+from fer_experiments.data.storage import data_home
 from fer_experiments.tracking.runs import describe_store
 
 _PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "scikit-learn", "pillow", "kagglehub")

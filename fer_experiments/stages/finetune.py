@@ -11,7 +11,7 @@ from fer_experiments.config import AugmentationConfig, Config, FinetuneConfig, p
 from fer_experiments.errors import RunError
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
-from fer_experiments.stages.fitting import Phase, fit_and_log, summary
+from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
 from fer_experiments.tracking.models import load, model_of
 from fer_experiments.tracking.runs import config_of, get_run, open_run, search
 
@@ -47,9 +47,8 @@ def run(
         wanted["seed"] = overrides["seed"]
     if recipe is not None:
         wanted["recipe"] = recipe
-    source = _newest(wanted, experiment) if run_id is None else get_run(run_id, stages=("train",))
+    source = _newest(wanted, experiment) if run_id is None else _named(run_id, wanted)
     trained = config_of(source)
-    _hold_against(wanted, trained, source.info.run_id)
     config = trained.replace(**{k: v for k, v in overrides.items() if k in _OWN_FIELDS})
     logged = model_of(source)
     with open_run(
@@ -59,11 +58,7 @@ def run(
         tags={"source_run_id": source.info.run_id},
     ) as writer:
         prepared = dataset_of(config.data, source.data.tags["dataset_fingerprint"])
-        common.identify(writer, config, prepared)
-        common.describe_data(writer, prepared)
-        for split in ("train", "val"):
-            writer.dataset(prepared, split=split)
-
+        begin(writer, config, prepared)
         console.load_keras()
         from fer_experiments.models import classifier
 
@@ -114,12 +109,15 @@ def _differences(wanted: Mapping[str, Any], trained: Config) -> list[str]:
     return [name for name, value in meant.items() if flat[name] != value]
 
 
-def _hold_against(wanted: Mapping[str, Any], trained: Config, run_id: str) -> None:
+def _named(run_id: str, wanted: Mapping[str, Any]) -> Any:
+    found = get_run(run_id, stages=("train",))
+    trained = config_of(found)
     for name in _differences(wanted, trained):
         raise RunError(
             f"Expected {name}={trained.flat()[name]}, as train run {run_id} was made. "
             f"Received: {name}={wanted[name]}{_hint(wanted)}"
         )
+    return found
 
 
 def _hint(wanted: Mapping[str, Any]) -> str:

@@ -30,6 +30,14 @@ class Phase:
     first_epoch: int
 
 
+def begin(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
+    """What a training run holds before its first epoch: configuration and data."""
+    common.identify(writer, config, prepared)
+    common.describe_data(writer, prepared)
+    for split in ("train", "val"):
+        writer.dataset(prepared, split=split)
+
+
 def fit_and_log(
     writer: Writer,
     model: keras.Model,
@@ -85,9 +93,7 @@ def fit_and_log(
             "time/train_seconds": result.seconds,
             "time/images_per_second": images_trained / result.seconds,
             "weights/parameters": model.count_params(),
-            "weights/trainable": sum(
-                math.prod(weight.shape) for weight in model.trainable_weights
-            ),
+            "weights/trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         }
     )
     writer.figure(

@@ -6,7 +6,7 @@ from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import prepare
 from fer_experiments.stages import common
-from fer_experiments.stages.fitting import Phase, fit_and_log, summary
+from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
 from fer_experiments.tracking.runs import open_run
 
 
@@ -15,10 +15,7 @@ def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
     config = common.for_backbone(config)
     with open_run("train", common.run_name(config, "train"), experiment=experiment) as writer:
         prepared = prepare(config.data)
-        common.identify(writer, config, prepared)
-        common.describe_data(writer, prepared)
-        for split in ("train", "val"):
-            writer.dataset(prepared, split=split)
+        begin(writer, config, prepared)
         console.say(
             f"{common.run_name(config, 'train')}: {prepared.size('train')} training images of "
             f"{prepared.name}"

@@ -47,9 +47,7 @@ def open_run(
     try:
         nested = mlflow.active_run() is not None
         _choose_experiment(experiment)
-        run = mlflow.start_run(
-            run_name=name, nested=True, log_system_metrics=stage in _LONG_STAGES
-        )
+        run = mlflow.start_run(run_name=name, nested=True, log_system_metrics=stage in _LONG_STAGES)
     except Exception as error:
         raise TrackingError(_store_message(error)) from None
     writer = Writer(run.info.run_id, run.info.experiment_id, nested=nested)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fer_experiments.config import DataConfig
-from fer_experiments.data import prepared
+from fer_experiments.data import prepared, storage
 from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import DataError, UsageError
@@ -158,9 +158,9 @@ def test_by_fingerprint_needs_no_source(faces):
 def test_the_data_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("FER_DATA_HOME", "~/faces")
-    assert prepared.data_home() == tmp_path / "faces"
+    assert storage.data_home() == tmp_path / "faces"
     monkeypatch.delenv("FER_DATA_HOME")
-    assert prepared.data_home().name == "fer_experiments"
+    assert storage.data_home().name == "fer_experiments"
 
 
 def test_how_many_images_there_are(faces):

@@ -137,6 +137,13 @@ def test_own_faces_with_the_seven_emotions_are_not_called_fer2013(tmp_path):
     assert read(write_folder(tmp_path / "selfies", files)).name == "selfies"
 
 
+@pytest.mark.parametrize("held_out", ["validation", "val", "Test"])
+def test_what_is_not_for_training_was_held_out(held_out, tmp_path):
+    files = {path.replace("test/", f"{held_out}/"): p for path, p in FILES.items()}
+    data = read(write_folder(tmp_path / "faces", files))
+    assert content(data) == expected_content(FILES)
+
+
 def test_files_beside_class_folders_are_no_images(tmp_path):
     files = FILES | {"README.md": b"about", "train/list.txt": b"list"}
     assert content(read(write_folder(tmp_path / "faces", files))) == expected_content(FILES)

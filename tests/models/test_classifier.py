@@ -6,7 +6,7 @@ import pytest
 
 from fer_experiments.config import Config
 from fer_experiments.errors import ConfigError
-from fer_experiments.models import classifier
+from fer_experiments.models import backbones, classifier
 from fer_experiments.recipes import resolve
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1)).astype(np.float32)
@@ -134,3 +134,14 @@ def test_images_too_small_for_the_backbone_are_refused() -> None:
 def test_more_layers_than_there_are_cannot_be_unfrozen() -> None:
     with pytest.raises(ConfigError, match="Received: unfreeze_layers=99"):
         classifier.unfreeze(build(backbone="tiny"), 99, train_batchnorm=False)
+
+
+def test_a_third_backbone_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = backbones.application("mobilenet_v2", "mobilenet_v2", "MobileNetV2", smallest_input=32)
+    monkeypatch.setitem(backbones.BACKBONES, row.name, row)
+    model = build(backbone="mobilenet_v2")
+    assert model.predict(PIXELS, verbose=0).shape == (4, 7)
+    seen = keras.Model(model.input, model.get_layer("backbone_input").output)
+    np.testing.assert_allclose(
+        seen.predict(PIXELS, verbose=0), np.repeat(PIXELS, 3, axis=-1) / 127.5 - 1, atol=1e-6
+    )

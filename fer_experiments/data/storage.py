@@ -1,0 +1,111 @@
+"""The data home, and writing to it so that what is there is whole.
+
+Everything is written beside its place and renamed into it; a full disk or a folder that may not be
+written to is one clear error.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from fer_experiments.errors import DataError
+
+
+def data_home() -> Path:
+    """`FER_DATA_HOME`, else the user's cache folder."""
+    chosen = os.environ.get("FER_DATA_HOME")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("fer_experiments")
+
+
+def open_array(path: Path) -> np.ndarray:
+    """A .npy file, memory-mapped; nothing is unpickled."""
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def write_folder(
+    folder: Path,
+    arrays: Mapping[str, np.ndarray],
+    manifest: Mapping[str, Any],
+    *,
+    is_whole: Callable[[Path], bool],
+) -> None:
+    """Writes `<name>.npy` for each array and `manifest.json`; a half-written folder never stays.
+
+    Args:
+        folder: its place; one that `is_whole` stays, for another process wrote the same first.
+        arrays: by file name without ending.
+        manifest: what JSON can hold.
+        is_whole: tells whether a folder that is in the way can be used.
+
+    Raises:
+        DataError: the disk is full, or the folder may not be written to.
+    """
+    need = sum(array.nbytes for array in arrays.values())
+    # Not tempfile's folder, which nobody else may read: a data home may be shared.
+    temporary = folder.parent / f".writing-{uuid.uuid4().hex}"
+    with _disk_errors(folder.parent, need):
+        try:
+            temporary.mkdir(parents=True)
+            for name, array in arrays.items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
+            _put_in_place(temporary, folder, is_whole)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file in one step.
+
+    Raises:
+        DataError: as `write_folder`.
+    """
+    temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
+    with _disk_errors(path.parent, len(text)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _put_in_place(temporary: Path, folder: Path, is_whole: Callable[[Path], bool]) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        if not is_whole(folder):
+            shutil.rmtree(folder)
+            temporary.rename(folder)
+
+
+@contextmanager
+def _disk_errors(where: Path, need: int) -> Iterator[None]:
+    """Turns what the operating system says into one line; `need` in bytes."""
+    try:
+        yield
+    except OSError as error:
+        # NumPy says "200 requested and 0 written", without a number, when the disk is full.
+        if error.errno in (None, errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"The disk that holds {where} is full: {need / 1e6:.0f} MB are needed. "
+                "Free some, or set FER_DATA_HOME to another disk"
+            ) from None
+        raise DataError(
+            f"{where} cannot be written: {error.strerror}. "
+            "Set FER_DATA_HOME to a folder that you may write to"
+        ) from None

@@ -1,0 +1,53 @@
+"""`make demo`'s job with both real backbones, and the same on real images where there are any."""
+
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+
+from ..conftest import Fer
+
+pytestmark = pytest.mark.slow
+
+
+def evaluations() -> dict[str, Run]:
+    found = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string="tags.stage = 'evaluate'",
+        output_format="list",
+    )
+    return {run.data.tags["backbone"]: run for run in found}
+
+
+def test_both_backbones_learn_every_drawn_emotion_and_none_is_perfect(
+    fer: Fer, fresh_store: Path
+) -> None:
+    outcome = fer("main", "--recipe", "demo")
+    assert outcome.exit_code == 0, outcome.err
+    assert "models:/emotion-synthetic@champion is version 1" in outcome.out
+    judged = evaluations()
+    assert set(judged) == {"vgg16", "resnet50"}
+    for backbone, run in judged.items():
+        scores = run.data.metrics
+        for split in ("val", "test"):
+            best_guess = scores[f"{split}/majority_share"]
+            assert best_guess + 0.15 < scores[f"{split}/accuracy"] < 1, backbone
+            recalls = [v for k, v in scores.items() if k.startswith(f"{split}/per_class/recall_")]
+            assert len(recalls) == 7
+            assert min(recalls) > 0, backbone
+
+
+def test_the_job_on_real_images_with_real_weights(
+    fer: Fer, fresh_store: Path, shared: Path
+) -> None:
+    outcome = fer(
+        "main", "--dataset", shared / "fer2013" / "archive.zip", "--split", "holdout",
+        "--weights", shared / "weights", "--limit", "140", "--epochs", "1",
+        "--finetune-epochs", "1", "--cut", "vgg16:block2_pool,resnet50:conv2_block3_out",
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.err
+    assert "models:/emotion-fer2013@champion is version 1" in outcome.out
+    for run in evaluations().values():
+        assert run.data.metrics["test/images"] == 140
+        assert run.data.params["weights"] == str(shared / "weights")
