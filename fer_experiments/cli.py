@@ -116,11 +116,12 @@ def finetune(
     """
     if recipe is not None:
         resolve(recipe)
-    if dry_run:
-        return _dry_run([resolve(recipe, given(options))], ["finetune"])
     from fer_experiments.stages import finetune as stage
 
-    stage.run(given(options), run_id=run_id, recipe=recipe, experiment=experiment)
+    meant: dict[str, Any] = {"run_id": run_id, "recipe": recipe, "experiment": experiment}
+    if dry_run:
+        return _dry_run([stage.plan(given(options), **meant)[1]], ["finetune"])
+    stage.run(given(options), **meant)
     return None
 
 
@@ -130,11 +131,13 @@ def finetune(
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
 @field_options(DATA_FIELDS)
 @experiment_option
+@dry_run_option
 def evaluate(
     run_id: str | None,
     backbone: str | None,
     model: str | None,
     experiment: str | None,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Judge a run's or a registered model on val and test.
@@ -148,13 +151,11 @@ def evaluate(
         lookup(backbone)
     from fer_experiments.stages import evaluate as stage
 
-    stage.run(
-        run_id=run_id,
-        backbone=backbone,
-        model=model,
-        data=given(options),
-        experiment=experiment,
-    )
+    meant = {"run_id": run_id, "backbone": backbone, "model": model, "experiment": experiment}
+    if dry_run:
+        return _dry_run([stage.choose(**meant).config.replace(**given(options))], ["evaluate"])
+    stage.run(data=given(options), **meant)
+    return None
 
 
 @cli.command()

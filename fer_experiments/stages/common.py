@@ -113,7 +113,7 @@ def card(prepared: PreparedDataset) -> str:
 
 def audit_lines(prepared: PreparedDataset) -> list[str]:
     """The audit in words."""
-    manifest, audit = prepared.manifest, prepared.manifest["audit"]
+    audit = prepared.manifest["audit"]
     blank = ", ".join(f"{n} in {split}" for split, n in audit["blank_images"].items() if n)
     return [
         f"{audit['duplicate_groups']} sets of identical images ({audit['duplicate_images']} "
@@ -121,9 +121,20 @@ def audit_lines(prepared: PreparedDataset) -> list[str]:
         f"{audit['val_in_train']} val and {audit['test_in_train']} test images also stand in train",
         f"{audit['conflicting_groups']} sets of identical images carry different labels",
         f"blank images: {blank or 'none'}",
-        f"{len(manifest['skipped'])} files skipped, {manifest['colour_converted']} converted to "
-        f"grey, {manifest['resized']} resized",
+        altered_line(prepared) or "no file skipped, converted or resized",
     ]
+
+
+def altered_line(prepared: PreparedDataset) -> str | None:
+    """How many files were skipped or changed to fit; None if none was."""
+    manifest = prepared.manifest
+    counts = (len(manifest["skipped"]), manifest["colour_converted"], manifest["resized"])
+    if not any(counts):
+        return None
+    return (
+        f"of the files, {counts[0]} were skipped, {counts[1]} converted to grey and "
+        f"{counts[2]} resized"
+    )
 
 
 def close(writer: Writer, lines: Sequence[str], *, following: str) -> None:

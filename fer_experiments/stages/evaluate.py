@@ -80,7 +80,8 @@ def run(
         trained = source.data.metrics
         writer.metrics({name: trained[name] for name in cost if name in trained})
         console.load_keras()
-        reports = judge(writer, load(logged), prepared, logged)
+        label = common.run_name(config, source.data.tags["stage"])
+        reports = judge(writer, load(logged), prepared, logged, label=label)
         _describe(writer, config, prepared, reports, logged)
         common.close(writer, _lines(name, prepared, reports), following="fer compare")
     return common.StageResult(
@@ -121,7 +122,12 @@ def choose(
 
 
 def judge(
-    writer: Writer, model: keras.Model, prepared: PreparedDataset, logged: LoggedModel
+    writer: Writer,
+    model: keras.Model,
+    prepared: PreparedDataset,
+    logged: LoggedModel,
+    *,
+    label: str,
 ) -> dict[str, Report]:
     """Predicts val and test, writes scores, figures and predictions of each."""
     from fer_experiments.evaluation.predictions import predict
@@ -136,7 +142,7 @@ def judge(
         probabilities = predict(model, images)
         seconds = time.perf_counter() - started
         reports[split] = report(probabilities, labels, prepared.class_names, split=split)
-        _log_report(writer, reports[split], logged)
+        _log_report(writer, reports[split], logged, title=f"{label} on {split}")
         writer.metrics({f"time/{split}_images_per_second": len(images) / seconds})
         _log_predictions(writer, prepared, split, probabilities)
     return reports
@@ -155,12 +161,11 @@ def _check_fit(logged: LoggedModel, prepared: PreparedDataset) -> None:
         )
 
 
-def _log_report(writer: Writer, judged: Report, logged: LoggedModel) -> None:
+def _log_report(writer: Writer, judged: Report, logged: LoggedModel, *, title: str) -> None:
     split = judged.split
     scores = {f"{split}/{name}": value for name, value in judged.scores().items()}
     writer.metrics(scores, model_id=logged.model_id)
     for shares, name in ((False, "confusion_counts"), (True, "confusion_shares")):
-        title = f"{common.run_name(logged.config, split)}: " + ("shares" if shares else "counts")
         writer.figure(figures.confusion(judged, title=title, shares=shares), f"{split}/{name}.png")
     writer.json(
         {"class_names": judged.class_names, "counts_true_by_predicted": judged.confusion},

@@ -42,14 +42,7 @@ def run(
     Raises:
         RunError: no such train run, or it was made with other values than the overrides say.
     """
-    wanted = {k: v for k, v in overrides.items() if k not in _OWN_FIELDS}
-    if "seed" in overrides and run_id is None:
-        wanted["seed"] = overrides["seed"]
-    if recipe is not None:
-        wanted["recipe"] = recipe
-    source = _newest(wanted, experiment) if run_id is None else _named(run_id, wanted)
-    trained = config_of(source)
-    config = trained.replace(**{k: v for k, v in overrides.items() if k in _OWN_FIELDS})
+    source, config = plan(overrides, run_id=run_id, recipe=recipe, experiment=experiment)
     logged = model_of(source)
     with open_run(
         "finetune",
@@ -76,7 +69,7 @@ def run(
             stage="finetune",
             learning_rate=config.finetune.finetune_learning_rate,
             epochs=config.finetune.finetune_epochs,
-            first_epoch=trained.train.epochs + 1,
+            first_epoch=config.train.epochs + 1,
         )
         result = fit_and_log(writer, model, config, prepared, phase)
         common.close(
@@ -85,6 +78,24 @@ def run(
             following=f"fer evaluate --run-id {result.run_id}",
         )
     return result
+
+
+def plan(
+    overrides: Mapping[str, Any],
+    *,
+    run_id: str | None = None,
+    recipe: str | None = None,
+    experiment: str | None = None,
+) -> tuple[Any, Config]:
+    """The train run to start from and the configuration of the fine-tuning; see `run`."""
+    wanted = {k: v for k, v in overrides.items() if k not in _OWN_FIELDS}
+    if "seed" in overrides and run_id is None:
+        wanted["seed"] = overrides["seed"]
+    if recipe is not None:
+        wanted["recipe"] = recipe
+    source = _newest(wanted, experiment) if run_id is None else _named(run_id, wanted)
+    own = {k: v for k, v in overrides.items() if k in _OWN_FIELDS}
+    return source, config_of(source).replace(**own)
 
 
 def _newest(wanted: Mapping[str, Any], experiment: str | None) -> Any:

@@ -36,6 +36,9 @@ def begin(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
     common.describe_data(writer, prepared)
     for split in ("train", "val"):
         writer.dataset(prepared, split=split)
+    altered = common.altered_line(prepared)
+    if altered:
+        console.say(altered)
 
 
 def fit_and_log(

@@ -152,7 +152,7 @@ def test_a_failed_run_says_why(fer: Fer, fresh_store: Path) -> None:
     assert "cat/broken.png" in run.data.tags["failure_reason"]
     skipped = fer("prepare", "--dataset", folder, "--split", "holdout", "--on-bad-image", "skip")
     assert skipped.exit_code == 0
-    assert "1 files skipped" in skipped.out
+    assert "1 were skipped" in skipped.out
     assert "cat/broken.png" in newest("prepare").data.tags["mlflow.note.content"]
 
 
