@@ -17,11 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from fer_experiments import __version__, console
-from fer_experiments.config import (
-    FIELDS,
-    Config,
-    DataConfig,
-)
+from fer_experiments.config import FIELDS, Config, DataConfig
 from fer_experiments.errors import ConfigError, FerError, UsageError
 from fer_experiments.options import field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
@@ -31,7 +27,6 @@ SETTINGS = {
     "token_normalize_func": lambda token: token.replace("_", "-"),
     "max_content_width": 100,
 }
-
 
 recipe_option = text_option(
     "recipe", f"preset: {', '.join(RECIPES)} (default {DEFAULT_RECIPE})", choices=RECIPES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -39,7 +40,8 @@ def open_run(
 ) -> Iterator[Writer]:
     """A run for one stage; nested if another is open, adopted if `mlflow run` made one.
 
-    Ends FINISHED, FAILED with the reason as tag and note, or KILLED after Ctrl-C.
+    Ends FINISHED, FAILED with the reason as tag and note, or KILLED after Ctrl-C (which
+    `mlflow run` overwrites with FAILED: it takes every stored status for an unfinished one).
 
     Raises:
         TrackingError: the tracking store cannot be reached.
@@ -100,12 +102,9 @@ def _first_time_lock() -> Iterator[None]:
         yield
         return
     database = Path(uri.removeprefix("sqlite:///")).absolute()
-    if database.exists() and database.stat().st_size:
-        yield
-        return
     database.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(database.with_name(f".{database.name}.lock"))
-    with lock:
+    name = hashlib.sha256(str(database).encode()).hexdigest()[:16]
+    with filelock.FileLock(Path(tempfile.gettempdir()) / f"fer_experiments-{name}.lock"):
         yield
 
 
@@ -168,10 +167,10 @@ def search(
     conditions += [f"params.{k} = '{_escaped(v)}'" for k, v in (params or {}).items()]
     client = MlflowClient()
     try:
+        with _first_time_lock():
+            existing = client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1000)
         experiments = [
-            e.experiment_id
-            for e in client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1000)
-            if experiment is None or e.name == experiment
+            e.experiment_id for e in existing if experiment is None or e.name == experiment
         ]
         if experiment is not None and not experiments:
             raise RunError(f"Expected experiment to exist. Received: experiment={experiment[:80]}")
