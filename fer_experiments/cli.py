@@ -122,7 +122,7 @@ def finetune(
 
 @cli.command()
 @run_id_option
-@text_option("backbone", "judge its newest fine-tuned run")
+@text_option("backbone", "judge its newest train or finetune run")
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
 @field_options(DATA_FIELDS)
 @experiment_option

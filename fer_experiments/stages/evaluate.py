@@ -40,7 +40,7 @@ def run(
 
     Args:
         run_id: a finished train or fine-tune run.
-        backbone: its newest fine-tuned (else trained) run.
+        backbone: its newest train or fine-tune run.
         model: a model URI such as `models:/emotion-fer2013@champion`.
         data: fields of DataConfig that differ from the data that the model was trained on.
         fingerprint: of the prepared data, where it is known.
@@ -108,10 +108,12 @@ def choose(
     champion = None if backbone else registry.newest_champion()
     if champion is not None:
         return describe(champion.model_uri)
-    params = {"backbone": backbone} if backbone else {}
-    found = search("finetune", experiment=experiment, params=params) or search(
-        "train", experiment=experiment, params=params
-    )
+    tags = {"backbone": backbone} if backbone else {}
+    tuned = search("finetune", experiment=experiment, tags=tags)
+    trained = search("train", experiment=experiment, tags=tags)
+    found = tuned + trained
+    if backbone:
+        found.sort(key=lambda run: run.info.start_time, reverse=True)
     if not found:
         of = f" of {backbone}" if backbone else ""
         raise RunError(

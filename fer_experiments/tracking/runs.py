@@ -158,13 +158,11 @@ def search(
     stage: str,
     *,
     experiment: str | None = None,
-    params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> list[Run]:
-    """Finished runs of a stage with these params and tags, newest first, in the whole store."""
+    """Finished runs of a stage with these tags, newest first, in the whole store."""
     conditions = [f"tags.stage = '{stage}'", "attributes.status = 'FINISHED'"]
     conditions += [f"tags.{k} = '{_escaped(v)}'" for k, v in (tags or {}).items()]
-    conditions += [f"params.{k} = '{_escaped(v)}'" for k, v in (params or {}).items()]
     client = MlflowClient()
     try:
         with _first_time_lock():

@@ -64,6 +64,16 @@ def test_finetune_starts_from_the_newest_run_that_fits(job: Job, fer: Fer) -> No
     assert "finetune_learning_rate" in refused
 
 
+def test_evaluate_takes_the_backbones_newest_run(job: Job, fer: Fer, fresh_store: Path) -> None:
+    assert fer("train", *TINY).exit_code == 0
+    assert fer("finetune", "--finetune-epochs", "1").exit_code == 0
+    assert fer("train", *TINY, "--seed", "1").exit_code == 0
+    assert fer("evaluate", "--backbone", "tiny").exit_code == 0
+    assert newest("evaluate").data.tags["source_run_id"] == newest("train").info.run_id
+    assert fer("evaluate").exit_code == 0
+    assert newest("evaluate").data.tags["source_run_id"] == newest("finetune").info.run_id
+
+
 def test_finetune_changes_the_unfrozen_layers_and_the_head_only(job: Job) -> None:
     client = MlflowClient()
     models = [
