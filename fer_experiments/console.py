@@ -15,12 +15,13 @@ import click
 def quieten() -> None:
     """Silences TensorFlow, absl and MLflow; call before they are imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for name in ("mlflow", "alembic", "absl", "tensorflow", "kagglehub", "git"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        # Not ERROR: MLflow logs whole tracebacks there, of errors that reach us anyway.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 

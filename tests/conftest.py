@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +107,23 @@ def job(base: Path) -> Job:
         main=next(r.info.run_id for r in runs if r.data.tags["stage"] == "main"),
         runs={r.data.tags["stage"]: r.info.run_id for r in runs},
     )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A function that mounts a disk of its own with these options of tmpfs."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(disk)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a small disk can be mounted by root only")
+        return disk
+
+    yield mount
+    if shutil.which("umount"):
+        subprocess.run(["umount", "-l", str(disk)], capture_output=True)
 
 
 @pytest.fixture(scope="session")

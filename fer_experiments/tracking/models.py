@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
-from contextlib import redirect_stdout
+import shutil
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -51,8 +53,12 @@ def log_model(
     """Logs the model with signature, input example, pinned requirements and metadata."""
     # A copy of the graph without optimizer state, which would triple the file. MLflow predicts the
     # input example, and Keras draws a bar for it.
-    with redirect_stdout(io.StringIO()):
-        info = _log(model, writer, config, prepared)
+    try:
+        with redirect_stdout(io.StringIO()):
+            info = _log(model, writer, config, prepared)
+    except BaseException:
+        _remove_half_logged(writer)
+        raise
     writer.tags({MODEL_URI_TAG: f"models:/{info.model_id}"})
     return describe(f"models:/{info.model_id}")
 
@@ -80,6 +86,18 @@ def _log(model: keras.Model, writer: Writer, config: Config, prepared: PreparedD
             "source_run_id": writer.run_id,
         },
     )
+
+
+def _remove_half_logged(writer: Writer) -> None:
+    """Frees what an incomplete model took: the disk may be full because of it."""
+    with suppress(Exception):
+        for half in mlflow.search_logged_models(
+            [writer.experiment_id],
+            filter_string=f"source_run_id = '{writer.run_id}'",
+            output_format="list",
+        ):
+            folder = Path(half.artifact_location.removeprefix("file://"))
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def model_of(run: Run) -> LoggedModel:

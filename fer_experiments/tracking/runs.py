@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,14 @@ DEFAULT_EXPERIMENT = "fer2013"
 # Marks the runs of this suite in a store that others write to as well.
 SUITE_TAG = "fer_experiments"
 REASON_TAG = "failure_reason"
+_FULL_DISK = (
+    "The disk that holds the MLflow store or the data home is full; free some and run again"
+)
+_EXPERIMENT_NOTE = (
+    "A `main` run holds a run for each of its stages. Learning curves are in the `train` and "
+    "`finetune` runs; scores, confusion matrices and predictions in the `evaluate` runs, which are "
+    "the ones to select and compare. `compare` and `register` runs say what came out."
+)
 # Those whose load on the machine is worth a chart. MLflow's comparison of evaluations opens on the
 # first metric by name, and that should be a score.
 _LONG_STAGES = ("main", "train", "finetune")
@@ -65,11 +74,17 @@ def open_run(
         raise
     except BaseException as error:
         status = "FAILED"
-        reason = str(error) if isinstance(error, FerError) else f"{type(error).__name__}: {error}"
-        _explain(writer, without_secrets(reason))
+        full = _disk_is_full(error)
+        reason = _FULL_DISK if full else str(error)
+        known = full or isinstance(error, FerError)
+        _explain(writer, reason if known else f"{type(error).__name__}: {without_secrets(reason)}")
+        if full and not isinstance(error, FerError):
+            raise TrackingError(reason) from None
         raise
     finally:
-        mlflow.end_run(status)
+        # Where the run can't even be ended, the reason for that is on its way already.
+        with suppress(*([] if status == "FINISHED" else [Exception])):
+            mlflow.end_run(status)
 
 
 def explain_foreign_run(reason: str) -> None:
@@ -86,12 +101,25 @@ def _explain(writer: Writer, reason: str) -> None:
         writer.note(f"**Did not finish:** {reason}")
 
 
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error; MLflow and SQLite wrap it in others."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _choose_experiment(experiment: str | None) -> None:
     if mlflow.active_run() is not None or os.environ.get("MLFLOW_RUN_ID"):
         return  # the run that is open, or that `mlflow run` made, has its experiment already
     name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     with _first_time_lock():
-        mlflow.set_experiment(name)
+        chosen = mlflow.set_experiment(name)
+        if "mlflow.note.content" not in chosen.tags:
+            mlflow.set_experiment_tag("mlflow.note.content", _EXPERIMENT_NOTE)
 
 
 @contextmanager

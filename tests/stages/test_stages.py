@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -175,6 +176,25 @@ def test_a_store_that_cannot_be_reached_is_named(
     assert outcome.exit_code == 1
     assert "The MLflow store http://127.0.0.1:9 cannot be used" in outcome.error
     assert "secret" not in outcome.error
+
+
+def test_a_full_disk_ends_the_run_as_failed_and_leaves_no_half_model(
+    base: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("size=2m")  # the database fits, the model does not
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{disk}/mlflow.db")
+    done = subprocess.run(
+        [sys.executable, "-m", "fer_experiments", "train", *TINY, "--epochs", "1"],
+        capture_output=True, text=True, cwd=disk, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert "disk" in error
+    assert "is full; free some and run again" in error
+    run = newest("train")
+    assert run.info.status == "FAILED"
+    assert "is full" in run.data.tags["failure_reason"]
+    assert list(disk.rglob("*.keras")) == []
 
 
 def test_ctrl_c_ends_the_run_as_killed(base: Path, fresh_store: Path) -> None:
