@@ -30,7 +30,10 @@ def notebook() -> Config:
 def baseline() -> Config:
     """The notebook's recipe with each backbone's own `preprocess_input`: shows what that changes.
 
-    fer main
+        fer main
+
+    Gave 48.7 % (47.0 to 50.3) on PublicTest after head training of ResNet50 up to
+    `conv4_block6_out`, split=holdout, seed 0; README says on which images and weights.
     """
     return notebook().replace(input_scaling="backbone", keep_epoch="best")
 
@@ -42,6 +45,9 @@ def demo() -> Config:
     He initialisation and batch normalisation before the hidden layer keep the signal.
 
         fer main --recipe demo
+
+    Gave 75.7 % (95 % interval 70.5 to 80.2) with VGG16 and 62.7 % (57.1 to 67.9) with ResNet50 on
+    the 300 drawn test faces, of which the most frequent class has 25 %; seed 0, 2 cores.
     """
     return Config().replace(
         dataset="synthetic",

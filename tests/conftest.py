@@ -33,6 +33,14 @@ class Outcome:
         return lines[0]
 
 
+def process_environment(**more: str) -> dict[str, str]:
+    """The environment for a process of its own.
+
+    MLflow leaves its choice of experiment in ours, and a process that is started would obey it.
+    """
+    return {k: v for k, v in os.environ.items() if k != "MLFLOW_EXPERIMENT_ID"} | more
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with an MLflow database and a data home that all tests of the session share."""

@@ -167,7 +167,7 @@ def _row(evaluation: Evaluation) -> list[str]:
         accuracy("test"),
         plain("test/macro_f1", ".3f"),
         plain("weights/parameters", ",.0f"),
-        plain("time/train_seconds", ".0f"),
+        plain("time/train_seconds_total", ".0f"),
         plain("time/val_images_per_second", ".0f"),
     ]
 

@@ -76,7 +76,7 @@ def run(
         _check_fit(logged, prepared)
         common.identify(writer, config, prepared)
         # What a comparison puts beside the scores, from the run that trained the model.
-        cost = ("weights/parameters", "time/train_seconds")
+        cost = ("weights/parameters", "time/train_seconds_total")
         trained = source.data.metrics
         writer.metrics({name: trained[name] for name in cost if name in trained})
         console.load_keras()

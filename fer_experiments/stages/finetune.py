@@ -70,6 +70,7 @@ def run(
             learning_rate=config.finetune.finetune_learning_rate,
             epochs=config.finetune.finetune_epochs,
             first_epoch=config.train.epochs + 1,
+            seconds_before=source.data.metrics.get("time/train_seconds", 0.0),
         )
         result = fit_and_log(writer, model, config, prepared, phase)
         common.close(

@@ -28,6 +28,7 @@ class Phase:
     learning_rate: float
     epochs: int
     first_epoch: int
+    seconds_before: float = 0.0  # that earlier phases trained
 
 
 def begin(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
@@ -94,6 +95,7 @@ def fit_and_log(
         {
             "best_epoch": result.kept_epoch,
             "time/train_seconds": result.seconds,
+            "time/train_seconds_total": phase.seconds_before + result.seconds,
             "time/images_per_second": images_trained / result.seconds,
             "weights/parameters": model.count_params(),
             "weights/trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),

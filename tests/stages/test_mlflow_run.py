@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from ..conftest import QUICK, ROOT
+from ..conftest import QUICK, ROOT, process_environment
 
 pytestmark = pytest.mark.slow
 
@@ -61,8 +61,9 @@ def mlflow_run(server: str, entry_point: str, **parameters: object) -> subproces
         [str(BIN / "mlflow"), "run", str(ROOT), "-e", entry_point, "--env-manager", "local",
          "--experiment-name", "through mlflow run", *given],
         capture_output=True, text=True, check=False, timeout=600,
-        env={**os.environ, "MLFLOW_TRACKING_URI": server,
-             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+        env=process_environment(
+            MLFLOW_TRACKING_URI=server, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        ),
     )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def served_elsewhere(server: str, folder: Path, fingerprint: str) -> np.ndarray:
     )
     subprocess.run(
         [sys.executable, "-c", code], cwd=folder, check=True, capture_output=True,
-        env={**os.environ, "MLFLOW_TRACKING_URI": server},
+        env=process_environment(MLFLOW_TRACKING_URI=server),
     )  # fmt: skip
     served: np.ndarray = np.load(folder / "served.npy")
     return served

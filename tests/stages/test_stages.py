@@ -1,6 +1,5 @@
 """Stages one by one: which run they start from, what they refuse, what stays behind."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from PIL import Image
 
 from fer_experiments.data.synthetic import draw_faces
 
-from ..conftest import QUICK, Fer, Job
+from ..conftest import QUICK, Fer, Job, process_environment
 
 TINY = ["--backbone", "tiny", *QUICK[:-2]]
 
@@ -185,7 +184,7 @@ def test_a_full_disk_ends_the_run_as_failed_and_leaves_no_half_model(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{disk}/mlflow.db")
     done = subprocess.run(
         [sys.executable, "-m", "fer_experiments", "train", *TINY, "--epochs", "1"],
-        capture_output=True, text=True, cwd=disk, check=False,
+        capture_output=True, text=True, cwd=disk, check=False, env=process_environment(),
     )  # fmt: skip
     assert done.returncode == 1
     (error,) = done.stderr.splitlines()
@@ -204,7 +203,9 @@ def test_ctrl_c_ends_the_run_as_killed(base: Path, fresh_store: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ},
+        env=process_environment(),
+        # A background job ignores Ctrl-C, and hands that down to what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -221,12 +222,11 @@ def test_ctrl_c_ends_the_run_as_killed(base: Path, fresh_store: Path) -> None:
 
 
 def test_no_network_names_the_ways_on(base: Path, fresh_store: Path) -> None:
-    offline = {
-        **os.environ,
-        "KERAS_HOME": str(fresh_store / "keras"),
-        "https_proxy": "http://127.0.0.1:9",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-    }
+    offline = process_environment(
+        KERAS_HOME=str(fresh_store / "keras"),
+        https_proxy="http://127.0.0.1:9",
+        HTTPS_PROXY="http://127.0.0.1:9",
+    )
     done = subprocess.run(
         [sys.executable, "-m", "fer_experiments", "train", "--backbone", "vgg16", "--recipe",
          "demo", "--synthetic-count", "210", "--weights", "imagenet"],
