@@ -75,13 +75,13 @@ def run(
         )
         _check_fit(logged, prepared)
         common.identify(writer, config, prepared)
-        # What a comparison puts beside the scores, from the run that trained the model.
-        cost = ("weights/parameters", "time/train_seconds_total")
-        trained = source.data.metrics
-        writer.metrics({name: trained[name] for name in cost if name in trained})
         console.load_keras()
         label = common.run_name(config, source.data.tags["stage"])
         reports = judge(writer, load(logged), prepared, logged, label=label)
+        # After the scores: MLflow's comparison opens on the metric that was logged first.
+        cost = ("weights/parameters", "time/train_seconds_total")
+        trained = source.data.metrics
+        writer.metrics({name: trained[name] for name in cost if name in trained})
         _describe(writer, config, prepared, reports, logged)
         common.close(writer, _lines(name, prepared, reports), following="fer compare")
     return common.StageResult(

@@ -39,7 +39,7 @@ _EXPERIMENT_NOTE = (
     "the ones to select and compare. `compare` and `register` runs say what came out."
 )
 # Those whose load on the machine is worth a chart. MLflow's comparison of evaluations opens on the
-# first metric by name, and that should be a score.
+# metric that was logged first, and that should be a score.
 _LONG_STAGES = ("main", "train", "finetune")
 
 
