@@ -16,7 +16,8 @@ from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
 from fer_experiments.stages import common
 
-# Of the matrix-product rate, what a convolutional network reaches (VGG16: 97 %, ResNet50: 55 %).
+# Of the matrix-product rate, what a convolutional network reaches: a guess between VGG16, whose
+# large convolutions come near it, and ResNet50, whose small ones do not.
 _SHARE_OF_PEAK = 0.7
 # A step back costs twice a step forward, for the layers that it goes through.
 _BACKWARD = 2.0
@@ -24,7 +25,7 @@ _BACKWARD = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a stage will take, roughly: within a factor of two."""
+    """What a stage will take: the order of magnitude, not a promise."""
 
     seconds: float
     disk_megabytes: float

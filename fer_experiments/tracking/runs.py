@@ -233,11 +233,6 @@ def run_link(writer: Writer) -> str:
     return f"{_ui()}/#/experiments/{writer.experiment_id}/runs/{writer.run_id}"
 
 
-def experiment_link(experiment_id: str) -> str:
-    """A link that opens the table of runs (a plain link lands on a page for language models)."""
-    return f"{_ui()}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-
-
 def compare_link(run_ids: list[str], experiment_ids: list[str]) -> str:
     """A link that opens MLflow's own comparison of these runs."""
     runs, experiments = (quote(json.dumps(sorted(set(x)))) for x in (run_ids, experiment_ids))
