@@ -267,6 +267,18 @@ def predict(images: tuple[str, ...], model: str | None, as_json: bool, as_csv: b
 
 
 @cli.command()
+@click.option("--clear", is_flag=True, help="Remove them all.")
+def cache(clear: bool) -> None:
+    """List the features that are kept, or remove them; see --cache of train."""
+    from fer_experiments.stages import cache as stage
+
+    if clear:
+        stage.clear()
+    else:
+        stage.show()
+
+
+@cli.command()
 def doctor() -> None:
     """Versions, backend, devices, store, data home, and what is reachable."""
     from fer_experiments.stages import doctor as stage

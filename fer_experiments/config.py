@@ -47,7 +47,10 @@ class DataConfig(_Checked):
         None, "keep a stratified N images of each split, for a quick look", minimum=1
     )
     data_seed: int = _option(
-        0, "governs synthetic drawing, limit and holdout", minimum=0, maximum=2**32 - 1
+        0,
+        "governs synthetic drawing, limit, holdout and augmented views",
+        minimum=0,
+        maximum=2**32 - 1,
     )
     on_bad_image: str = _option(
         "refuse", "what to do with files that are no readable image", choices=("refuse", "skip")
@@ -86,11 +89,42 @@ class ModelConfig(_Checked):
         "how weights=none fills the backbone (Keras's own default: glorot_uniform)",
         choices=("glorot_uniform", "he_normal"),
     )
+    precision: str = _option(
+        "float32",
+        "mixed_bfloat16 computes in half the bits, for accelerators (slower on a CPU)",
+        choices=("float32", "mixed_bfloat16"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig(_Checked):
+    """What is kept of the frozen part's work, so that it is done once."""
+
+    cache: bool = _option(
+        True,
+        "compute what the frozen layers give once and keep it; off: every epoch anew, "
+        "with fresh augmentation",
+    )
+    views: int = _option(
+        1,
+        "copies of each training image in the cache: the clean one, the others augmented; "
+        "an epoch sees one of them",
+        minimum=1,
+        maximum=1000,
+    )
+    cache_dtype: str = _option(
+        "float32",
+        "how features lie on disk; float16 takes half",
+        choices=("float32", "float16"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig(_Checked):
-    """Random changes to training images, drawn anew every epoch; never on val or test."""
+    """Random changes to training images: cache=off draws them anew every epoch, views=V keeps V-1.
+
+    Val and test are never changed.
+    """
 
     rotation: float = _option(20.0, "at most this, degrees either way", minimum=0.0, maximum=180.0)
     shift: float = _option(0.2, "at most this, share of height and width", minimum=0.0, maximum=0.9)
@@ -139,6 +173,7 @@ class Config:
     recipe: str = "baseline"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -178,6 +213,7 @@ class Config:
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
+    "features": FeatureConfig,
     "augmentation": AugmentationConfig,
     "train": TrainConfig,
     "finetune": FinetuneConfig,

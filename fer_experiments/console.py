@@ -7,7 +7,8 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -54,6 +55,11 @@ def say(text: str = "") -> None:
     click.echo(text)
 
 
+def warn(text: str) -> None:
+    """One line that asks for attention, on standard error."""
+    click.echo(f"Warning: {text}", err=True)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A plain table: the first column to the left, the others, numbers mostly, to the right."""
     cells = [list(header), *[list(row) for row in rows]]
@@ -64,6 +70,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         say("  ".join([first, *others]).rstrip())
+
+
+@contextmanager
+def progress(length: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left, where a person watches; yields what moves it on by so many."""
+    if not is_terminal():
+        yield lambda done: None
+        return
+    with click.progressbar(length=length, show_pos=True) as bar:
+        yield bar.update
 
 
 def is_terminal() -> bool:

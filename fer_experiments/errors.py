@@ -7,6 +7,7 @@ Every message is one line: the rule, what was received, what to do.
     │   ├── ConfigError         a field's value is unknown or out of range
     │   └── RunError            a run or model that cannot serve this stage
     ├── DataError               the images cannot be used as they are
+    │   └── DiskFullError           what is computed does not fit on the disk
     ├── WeightsError            the pre-trained weights cannot be had or do not fit
     ├── TrainingError           training cannot go on
     └── TrackingError           MLflow refuses or cannot be reached
@@ -35,6 +36,10 @@ class RunError(UsageError):
 
 class DataError(FerError):
     """The images, or the disk that they are written to, do not allow what was asked."""
+
+
+class DiskFullError(DataError):
+    """The disk has no room for what was to be written."""
 
 
 class WeightsError(FerError):

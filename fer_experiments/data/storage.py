@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from fer_experiments.errors import DataError
+from fer_experiments.errors import DataError, DiskFullError
 
 
 def data_home() -> Path:
@@ -53,17 +53,39 @@ def write_folder(
         DataError: the disk is full, or the folder may not be written to.
     """
     need = sum(array.nbytes for array in arrays.values())
+    with writing(folder, need, is_whole=is_whole) as temporary:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+@contextmanager
+def writing(folder: Path, need: int, *, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which becomes it if all goes well and is gone otherwise.
+
+    Args:
+        folder: its place; one that `is_whole` stays, for another process wrote the same first.
+        need: how much will be written, bytes; for the message if the disk is full.
+        is_whole: tells whether a folder that is in the way can be used.
+
+    Raises:
+        DiskFullError: there is not as much room.
+        DataError: the folder may not be written to.
+    """
     # Not tempfile's folder, which nobody else may read: a data home may be shared.
-    temporary = folder.parent / f".writing-{uuid.uuid4().hex}"
+    temporary = folder.parent / f"{unfinished(folder)}{uuid.uuid4().hex}"
     with _disk_errors(folder.parent, need):
         try:
             temporary.mkdir(parents=True)
-            for name, array in arrays.items():
-                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
+            yield temporary
             _put_in_place(temporary, folder, is_whole)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unfinished(folder: Path) -> str:
+    """How the names of temporary folders begin that were to become `folder`."""
+    return f".writing-{folder.name}-"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,7 +123,7 @@ def _disk_errors(where: Path, need: int) -> Iterator[None]:
     except OSError as error:
         # NumPy says "200 requested and 0 written", without a number, when the disk is full.
         if error.errno in (None, errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
+            raise DiskFullError(
                 f"The disk that holds {where} is full: {need / 1e6:.0f} MB are needed. "
                 "Free some, or set FER_DATA_HOME to another disk"
             ) from None

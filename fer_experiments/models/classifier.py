@@ -38,9 +38,20 @@ def build(config: ModelConfig, *, image_size: int, classes: int, seed: int) -> k
         WeightsError: pre-trained weights cannot be had or do not fit.
     """
     import keras
-    from keras import layers
 
     keras.utils.set_random_seed(seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        return _build(config, image_size=image_size, classes=classes, seed=seed)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _build(config: ModelConfig, *, image_size: int, classes: int, seed: int) -> keras.Model:
+    import keras
+    from keras import layers
+
     row = lookup(config.backbone)
     pixels = keras.Input((image_size, image_size, 1), dtype="float32", name="pixels")
     whole = row.build(_scaled(pixels, config, row, image_size))
@@ -72,6 +83,14 @@ def unfreeze(model: keras.Model, last: int, *, train_batchnorm: bool) -> list[st
     Raises:
         ConfigError: the backbone has fewer layers.
     """
+    names = to_unfreeze(model, last, train_batchnorm=train_batchnorm)
+    for name in names:
+        model.get_layer(name).trainable = True
+    return names
+
+
+def to_unfreeze(model: keras.Model, last: int, *, train_batchnorm: bool) -> list[str]:
+    """Names of the layers that `unfreeze` would let train; changes nothing."""
     import keras
 
     layers = backbone_layers(model)
@@ -80,10 +99,12 @@ def unfreeze(model: keras.Model, last: int, *, train_batchnorm: bool) -> list[st
             f"Expected unfreeze_layers to be at most {len(layers)}, all layers of the backbone "
             f"up to its cut. Received: unfreeze_layers={last}"
         )
-    for layer in layers[-last:]:
-        is_batchnorm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = train_batchnorm or not is_batchnorm
-    return [layer.name for layer in layers[-last:] if layer.trainable_weights]
+    return [
+        layer.name
+        for layer in layers[-last:]
+        if layer.weights
+        and (train_batchnorm or not isinstance(layer, keras.layers.BatchNormalization))
+    ]
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -93,10 +114,13 @@ def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _scaled(pixels: Any, config: ModelConfig, row: Backbone, image_size: int) -> Any:
-    """Grey to three channels, up-sampled, in the scale that the backbone (or recipe) wants."""
+    """Grey to three channels, up-sampled, in the scale that the backbone (or recipe) wants.
+
+    In float32 also where the rest runs in lower precision: pixels keep all their grey levels.
+    """
     from keras import layers
 
-    x = layers.Concatenate(name="three_channels")([pixels, pixels, pixels])
+    x = layers.Concatenate(dtype="float32", name="three_channels")([pixels, pixels, pixels])
     size = config.input_size or image_size
     if size < row.smallest_input:
         raise ConfigError(
@@ -104,9 +128,11 @@ def _scaled(pixels: Any, config: ModelConfig, row: Backbone, image_size: int) ->
             f"Received: {size}; pass input_size={row.smallest_input} or more"
         )
     if size != image_size:
-        x = layers.Resizing(size, size, interpolation="bilinear", name="upsampling")(x)
+        x = layers.Resizing(
+            size, size, interpolation="bilinear", dtype="float32", name="upsampling"
+        )(x)
     if config.input_scaling == "unit":
-        x = layers.Rescaling(1 / 255, name="unit_scaling")(x)
+        x = layers.Rescaling(1 / 255, dtype="float32", name="unit_scaling")(x)
     else:
         x = row.preprocess(x)
     # Marks where the backbone begins, whatever the layers of the preprocessing are called.

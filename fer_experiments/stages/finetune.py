@@ -7,7 +7,13 @@ from dataclasses import fields
 from typing import Any
 
 from fer_experiments import console
-from fer_experiments.config import AugmentationConfig, Config, FinetuneConfig, per_backbone
+from fer_experiments.config import (
+    AugmentationConfig,
+    Config,
+    FeatureConfig,
+    FinetuneConfig,
+    per_backbone,
+)
 from fer_experiments.errors import RunError
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
@@ -16,7 +22,9 @@ from fer_experiments.tracking.models import load, model_of
 from fer_experiments.tracking.runs import config_of, get_run, open_run, search
 
 # What may differ from the train run; everything else says which train run is meant.
-_OWN_FIELDS = {f.name for cls in (FinetuneConfig, AugmentationConfig) for f in fields(cls)} | {
+_OWN_FIELDS = {
+    f.name for cls in (FinetuneConfig, FeatureConfig, AugmentationConfig) for f in fields(cls)
+} | {
     "optimizer",
     "batch_size",
     "keep_epoch",
@@ -70,7 +78,7 @@ def run(
             learning_rate=config.finetune.finetune_learning_rate,
             epochs=config.finetune.finetune_epochs,
             first_epoch=config.train.epochs + 1,
-            seconds_before=source.data.metrics.get("time/train_seconds", 0.0),
+            seconds_before=source.data.metrics.get("time/train_seconds_total", 0.0),
         )
         result = fit_and_log(writer, model, config, prepared, phase)
         common.close(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.evaluation import figures
-from fer_experiments.stages import common
+from fer_experiments.stages import common, inputs
 from fer_experiments.tracking.models import log_model
 from fer_experiments.tracking.writer import Writer
 
@@ -48,21 +49,29 @@ def fit_and_log(
     config: Config,
     prepared: PreparedDataset,
     phase: Phase,
+    *,
+    later: Collection[str] = (),
 ) -> common.StageResult:
-    """Trains, logs each epoch as it ends, then the kept epoch's model and the learning curves."""
+    """Trains, logs each epoch as it ends, then the kept epoch's model and the learning curves.
+
+    `later` names the layers that the next phase trains too: the features that it will need are
+    computed in the same pass.
+    """
     from fer_experiments.training import loop
     from fer_experiments.training.batches import Batches
 
-    classes = len(prepared.class_names)
+    feed = inputs.of_phase(model, config, prepared, later=later)
+    writer.params({"augmentation": feed.augmentation})
     batches = {
         split: Batches(
-            *prepared.split(split),
-            classes=classes,
+            views,
+            prepared.split(split)[1],
+            classes=len(prepared.class_names),
             batch_size=config.train.batch_size,
             seed=config.train.seed if split == "train" else None,
             first_epoch=phase.first_epoch,
         )
-        for split in ("train", "val")
+        for split, views in (("train", feed.train), ("val", feed.val))
     }
     bar = console.is_terminal()
     last_epoch = phase.first_epoch - 1 + phase.epochs
@@ -77,16 +86,14 @@ def fit_and_log(
             console.say(_epoch_line(record, last_epoch))
 
     result = loop.fit(
-        model,
+        feed.model,
         batches["train"],
         batches["val"],
-        augmentation=config.augmentation,
         optimizer=config.train.optimizer,
         learning_rate=phase.learning_rate,
         epochs=phase.epochs,
         first_epoch=phase.first_epoch,
         keep_epoch=config.train.keep_epoch,
-        seed=config.train.seed,
         log=log,
         progress_bar=bar,
     )
@@ -95,7 +102,10 @@ def fit_and_log(
         {
             "best_epoch": result.kept_epoch,
             "time/train_seconds": result.seconds,
-            "time/train_seconds_total": phase.seconds_before + result.seconds,
+            "time/features_seconds": feed.features_seconds,
+            "time/train_seconds_total": (
+                phase.seconds_before + feed.features_seconds + result.seconds
+            ),
             "time/images_per_second": images_trained / result.seconds,
             "weights/parameters": model.count_params(),
             "weights/trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),

@@ -35,7 +35,12 @@ def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
             epochs=config.train.epochs,
             first_epoch=1,
         )
-        result = fit_and_log(writer, model, config, prepared, phase)
+        unfrozen_later = classifier.to_unfreeze(
+            model,
+            config.finetune.unfreeze_layers,
+            train_batchnorm=config.finetune.train_batchnorm,
+        )
+        result = fit_and_log(writer, model, config, prepared, phase, later=unfrozen_later)
         common.close(
             writer,
             summary(config, result, "train"),

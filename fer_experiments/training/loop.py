@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from fer_experiments.config import AugmentationConfig
 from fer_experiments.errors import TrainingError
-from fer_experiments.models.augmentation import with_augmentation
 from fer_experiments.training.batches import Batches
 
 # One epoch: `epoch`, `train/loss`, `val/macro_f1`, …, `learning_rate`, `seconds`.
 EpochRecord = dict[str, float]
+
+# Batches that Keras runs between two looks at the loss. Measured on 2 cores with cached features:
+# an epoch takes 60–70 % of the time that it takes with 1, and no less with 32 or 128.
+_STEPS_PER_EXECUTION = 8
 
 # The score on val that decides which epoch's weights are kept.
 SELECTION_METRIC = "val/macro_f1"
@@ -41,44 +43,41 @@ def fit(
     train: Batches,
     val: Batches,
     *,
-    augmentation: AugmentationConfig,
     optimizer: str,
     learning_rate: float,
     epochs: int,
     first_epoch: int,
     keep_epoch: str,
-    seed: int,
     log: Callable[[EpochRecord], None],
     progress_bar: bool = False,
 ) -> TrainingResult:
     """Trains what is trainable in `model` and leaves it with the kept epoch's weights.
 
     Args:
-        model: a classifier; frozen layers stay as they are.
+        model: takes what the batches give: a classifier of pixels, or its part behind a cut;
+            frozen layers stay as they are.
         train: shuffled batches.
-        val: batches that are only looked at, never augmented.
-        augmentation: random changes to the training images.
+        val: batches that are only looked at.
         optimizer: `adam`, `adamw` or `sgd` (with Nesterov momentum 0.9).
         learning_rate: constant over all epochs.
         epochs: how many to train.
         first_epoch: number of the first one; fine-tuning counts on from head training.
         keep_epoch: `best` by val/macro_f1, or `last`.
-        seed: governs augmentation.
         log: gets each epoch's record when the epoch ends.
         progress_bar: show Keras's bar.
 
     Raises:
         TrainingError: the loss is no longer a finite number.
     """
-    trained = with_augmentation(model, augmentation, seed=seed)
-    trained.compile(
+    model.compile(
         optimizer=_optimizer(optimizer, learning_rate),
         loss="categorical_crossentropy",
         metrics=["accuracy", keras.metrics.F1Score(average="macro", name="macro_f1")],
+        steps_per_execution=min(_STEPS_PER_EXECUTION, len(train)),
     )
-    recorder = _Recorder(model, log, keep_best=keep_epoch == "best")
+    recorder = _Recorder(log, keep_best=keep_epoch == "best")
     started = time.perf_counter()
-    trained.fit(
+    model.fit(
         train,
         validation_data=val,
         initial_epoch=first_epoch - 1,
@@ -103,12 +102,9 @@ def _optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
 class _Recorder(keras.callbacks.Callback):
     """Watches the loss, hands out a record an epoch, and keeps the best epoch's weights."""
 
-    def __init__(
-        self, classifier: keras.Model, log: Callable[[EpochRecord], None], *, keep_best: bool
-    ) -> None:
+    def __init__(self, log: Callable[[EpochRecord], None], *, keep_best: bool) -> None:
         super().__init__()
         self.history: list[EpochRecord] = []
-        self._classifier = classifier
         self._log = log
         self._keep_best = keep_best
         self._best: tuple[int, list[np.ndarray]] | None = None
@@ -140,7 +136,7 @@ class _Recorder(keras.callbacks.Callback):
         better = all(record[SELECTION_METRIC] > r[SELECTION_METRIC] for r in self.history)
         self.history.append(record)
         if self._keep_best and better:
-            self._best = (self._epoch, self._classifier.get_weights())
+            self._best = (self._epoch, self.model.get_weights())
         self._log(record)
 
     def restore(self) -> int:
@@ -148,5 +144,5 @@ class _Recorder(keras.callbacks.Callback):
         if self._best is None:
             return self._epoch
         epoch, weights = self._best
-        self._classifier.set_weights(weights)
+        self.model.set_weights(weights)
         return epoch

@@ -6,7 +6,7 @@ from fer_experiments.config import AugmentationConfig
 from fer_experiments.data.synthetic import draw_faces
 from fer_experiments.errors import TrainingError
 from fer_experiments.models import classifier
-from fer_experiments.models.augmentation import build_layers
+from fer_experiments.models.augmentation import build_layers, with_augmentation
 from fer_experiments.recipes import resolve
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
@@ -16,7 +16,14 @@ PLAIN = AugmentationConfig(rotation=0, shift=0, zoom=0, flip=False)
 
 
 def batches(seed: int | None, *, first_epoch: int = 1) -> Batches:
-    return Batches(IMAGES, LABELS, classes=7, batch_size=16, seed=seed, first_epoch=first_epoch)
+    return Batches(
+        [[IMAGES[..., None]]],
+        LABELS,
+        classes=7,
+        batch_size=16,
+        seed=seed,
+        first_epoch=first_epoch,
+    )
 
 
 def train(
@@ -32,16 +39,14 @@ def train(
     model = classifier.build(config.model, image_size=48, classes=7, seed=seed)
     logged: list[EpochRecord] = []
     result = fit(
-        model,
+        with_augmentation(model, augmentation or config.augmentation, seed=seed),
         batches(seed, first_epoch=first_epoch),
         batches(None),
-        augmentation=augmentation or config.augmentation,
         optimizer="adam",
         learning_rate=learning_rate,
         epochs=epochs,
         first_epoch=first_epoch,
         keep_epoch=keep_epoch,
-        seed=seed,
         log=logged.append,
     )
     return model, result, logged

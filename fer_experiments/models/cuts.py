@@ -1,0 +1,83 @@
+"""Where a network can be cut: what is frozen before, what trains behind.
+
+A cut is a set of tensors. ResNet50's last four layers need two, the convolution branch and the
+shortcut; a head needs one. Both sides share the layers of the whole network, so whatever trains
+behind the cut has trained in the whole network too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+
+def training_layers(model: keras.Model) -> set[str]:
+    """Names of the layers whose weights train."""
+    return {layer.name for layer in model.layers if layer.trainable_weights}
+
+
+def find(model: keras.Model, trained: Collection[str]) -> tuple[str, ...]:
+    """The layers whose outputs, and nothing else, the trained part needs of the frozen part.
+
+    Args:
+        model: a flat classifier that has not been cut yet: cutting gives its layers second
+            outputs.
+        trained: names of the layers that train. What follows them changes with them, and a layer
+            that draws random numbers gives something else every time: they lie behind the cut too.
+
+    Returns:
+        Names in the order of the graph; without weights before it if the whole network trains.
+    """
+    behind: set[str] = set()
+    crossing: list[str] = []
+    # Operations are the layers and what lies between them, such as the steps of the preprocessing.
+    maker = {id(operation.output): operation.name for operation in model.operations}
+    for operation in model.operations:  # ordered: what one needs stands before it
+        needs = [maker[id(tensor)] for tensor in _inputs(operation)]
+        random = getattr(operation, "seed_generator", None) is not None
+        if operation.name in trained or random or behind.intersection(needs):
+            behind.add(operation.name)
+            crossing += [name for name in needs if name not in behind]
+    return tuple(name for name in maker.values() if name in crossing)
+
+
+def before(model: keras.Model, cut: Sequence[str]) -> keras.Model:
+    """Pixels to the tensors of the cut, a list."""
+    import keras
+
+    return keras.Model(model.input, _tensors(model, cut), name=f"{model.name}_frozen")
+
+
+def behind(model: keras.Model, cut: Sequence[str]) -> keras.Model:
+    """The tensors of the cut to probabilities."""
+    import keras
+
+    tensors = _tensors(model, cut)
+    inputs = tensors[0] if len(tensors) == 1 else tensors
+    return keras.Model(inputs, model.output, name=f"{model.name}_trained")
+
+
+def weights_hash(model: keras.Model, name: str) -> str:
+    """SHA-256 over the weights of every layer that this layer's output depends on, and its own."""
+    digest = hashlib.sha256()
+    for weight in before(model, [name]).get_weights():
+        digest.update(f"{weight.dtype}{weight.shape}".encode())
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
+
+
+def _tensors(model: keras.Model, cut: Sequence[str]) -> list[Any]:
+    outputs = {operation.name: operation.output for operation in model.operations}
+    return [outputs[name] for name in cut]
+
+
+def _inputs(operation: keras.Operation) -> list[Any]:
+    import keras
+
+    if isinstance(operation, keras.layers.InputLayer):
+        return []
+    return list(keras.tree.flatten(operation.input))

@@ -1,0 +1,112 @@
+"""What a phase trains on: features from the cache where layers are frozen, images otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_experiments import console
+from fer_experiments.config import AugmentationConfig, Config
+from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.errors import DiskFullError
+
+if TYPE_CHECKING:
+    import keras
+
+    from fer_experiments.models.features import Features
+    from fer_experiments.training.batches import Arrays
+
+# Features for a later stage are written along if they take no more than this: 4 GB for FER-2013.
+_MOST_BYTES_ALONG = 128 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A network and what it takes; training it trains the classifier, for they share layers."""
+
+    model: keras.Model
+    train: Sequence[Arrays]  # by view, then by input of the network
+    val: Sequence[Arrays]
+    augmentation: str  # what happens to training images, in words
+    features_seconds: float = 0.0
+
+
+def of_phase(
+    model: keras.Model,
+    config: Config,
+    prepared: PreparedDataset,
+    *,
+    later: Collection[str] = (),
+) -> Inputs:
+    """Decides between features and images, and says so.
+
+    Args:
+        model: a classifier with its layers frozen and unfrozen as this phase wants them.
+        config: the configuration; `cache=off` means images.
+        prepared: the data.
+        later: names of the layers that a later stage will train too.
+    """
+    from fer_experiments.models import cuts, features
+
+    if not config.features.cache:
+        return _images(model, config.augmentation, config, prepared)
+    now = cuts.training_layers(model)
+    cut = cuts.find(model, now)
+    if not cuts.before(model, cut).weights:
+        console.say("nothing is frozen: every epoch runs the whole network, cache is not used")
+        return _images(model, config.augmentation, config, prepared)
+    along = cuts.find(model, now.union(later)) if later else ()
+    if along and features.bytes_per_image(model, along, config) > _MOST_BYTES_ALONG:
+        along = ()
+    for also in dict.fromkeys([along, ()]):
+        try:
+            found = features.obtain(model, prepared, config, cut=cut, also=also)
+        except DiskFullError as error:
+            console.warn(f"{error}. Going on without what does not fit")
+        else:
+            return _features(model, cut, found, config)
+    augmentation = config.augmentation
+    if config.features.views == 1:
+        augmentation = AugmentationConfig(rotation=0, shift=0, zoom=0, flip=False)
+    console.warn("Features are not kept: every epoch runs the frozen layers again")
+    return _images(model, augmentation, config, prepared)
+
+
+def _features(model: keras.Model, cut: Sequence[str], found: Features, config: Config) -> Inputs:
+    from fer_experiments.models import cuts
+
+    how = f"{found.computed} images computed" if found.computed else "all found in the cache"
+    console.say(f"features: {how} ({found.seconds:.1f} s)")
+    views = len(found.train)
+    augmentation = f"{views - 1} augmented copies and the clean one" if views > 1 else "none"
+    return Inputs(
+        model=cuts.behind(model, cut),
+        train=found.train,
+        val=[found.val],
+        augmentation=augmentation,
+        features_seconds=found.seconds,
+    )
+
+
+def _images(
+    model: keras.Model,
+    augmentation: AugmentationConfig,
+    config: Config,
+    prepared: PreparedDataset,
+) -> Inputs:
+    from fer_experiments.models.augmentation import build_layers, with_augmentation
+
+    random = bool(build_layers(augmentation, seed=config.train.seed))
+    return Inputs(
+        model=with_augmentation(model, augmentation, seed=config.train.seed),
+        train=[_pixels(prepared, "train")],
+        val=[_pixels(prepared, "val")],
+        augmentation="anew every epoch" if random else "none",
+    )
+
+
+def _pixels(prepared: PreparedDataset, split: str) -> tuple[np.ndarray]:
+    return (prepared.split(split)[0][..., np.newaxis],)  # (N, H, W, 1) uint8
