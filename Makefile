@@ -11,7 +11,7 @@ COMMON = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call opti
          $(call option,SEED,seed) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format train finetune evaluate compare register ui clean
+.PHONY: help demo test test-fast check format train finetune evaluate compare register bench bench-quick ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -60,6 +60,12 @@ compare: $(VENV)/.installed  ## all evaluated models on the same data
 
 register: $(VENV)/.installed  ## the best one becomes a version, and champion if it earns it
 	$(BIN)/fer register $(call option,DATASET,dataset) $(ARGS)
+
+bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 80 minutes on 2 cores
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.installed-dev  ## the same in small, about 5 minutes
+	$(BIN)/python -m benchmarks --quick
 
 ui: $(VENV)/.installed  ## MLflow's pages, for this machine only
 	@echo "runs:   http://$(HOST):$(PORT)/#/experiments/1/runs?workflowType=machine_learning"

@@ -100,11 +100,19 @@ def obtain(
     started = time.perf_counter()
     views = [Part(split="train", view=view) for view in range(config.features.views)]
     parts = [*views, Part(split="val")]
-    kept = {
-        (part, name): _Kept(part=part, name=name, prepared=prepared, config=config, model=model)
-        for name in dict.fromkeys([*cut, *also])
-        for part in parts
-    }
+    kept = {}
+    for name in dict.fromkeys([*cut, *also]):
+        [tensor] = cuts.before(model, [name]).outputs
+        weights = cuts.weights_hash(model, name)
+        for part in parts:
+            kept[part, name] = _Kept(
+                part=part,
+                name=name,
+                tensor_shape=tuple(tensor.shape[1:]),
+                weights=weights,
+                prepared=prepared,
+                config=config,
+            )
     computed = 0
     if _missing(kept.values()):
         with _alone(config.model.backbone):
@@ -164,26 +172,26 @@ class _Kept:
     """One tensor for one set of images: what it is, where it lies, and whether it is there."""
 
     part: Part
-    name: str
+    name: str  # of the layer that gives the tensor
+    tensor_shape: tuple[int, ...]  # of one image
+    weights: str  # hash of all that it depends on
     prepared: PreparedDataset
     config: Config
-    model: keras.Model
 
     @cached_property
     def images(self) -> np.ndarray:
         """(N, H, W) uint8."""
         return self.prepared.split(self.part.split)[0]
 
-    @cached_property
+    @property
     def dtype(self) -> np.dtype:
         """As it lies on disk."""
         return np.dtype(self.config.features.cache_dtype)
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, ...]:
         """(N, …)."""
-        [tensor] = cuts.before(self.model, [self.name]).outputs
-        return (len(self.images), *tensor.shape[1:])
+        return (len(self.images), *self.tensor_shape)
 
     @property
     def size(self) -> int:
@@ -205,7 +213,7 @@ class _Kept:
             **view,
             "backbone": config.model.backbone,
             "tensor": self.name,
-            "weights": cuts.weights_hash(self.model, self.name),
+            "weights": self.weights,
             "input_scaling": config.model.input_scaling,
             "input_size": config.model.input_size,
             "precision": config.model.precision,
@@ -273,23 +281,26 @@ def _compute(model: keras.Model, missing: Sequence[_Kept]) -> int:
     need = sum(entry.size for entry in missing)
     _check_room(need)
     total = sum(len(entries[0].images) for entries in by_part.values())
-    names = ", ".join(dict.fromkeys(entry.name for entry in missing))
+    tensors = ", ".join(dict.fromkeys(entry.name for entry in missing))
     console.say(
-        f"features of {backbone}: {total} images up to {names}, computed once, "
+        f"features of {backbone}: {total} images up to {tensors}, computed once, "
         f"{need / 1e6:.0f} MB in {_home()}"
     )
+    frozen: dict[tuple[str, ...], keras.Model] = {}  # compiled once for all parts
     with console.progress(total) as advance:
         for entries in by_part.values():
-            _compute_part(model, entries, advance)
+            names = tuple(entry.name for entry in entries)
+            if names not in frozen:
+                frozen[names] = cuts.before(model, names)
+            _compute_part(frozen[names], entries, advance)
     return total
 
 
 def _compute_part(
-    model: keras.Model, entries: Sequence[_Kept], advance: Callable[[int], None]
+    frozen: keras.Model, entries: Sequence[_Kept], advance: Callable[[int], None]
 ) -> None:
     """One pass over one set of images gives every tensor that is wanted of it."""
     part, config = entries[0].part, entries[0].config
-    frozen = cuts.before(model, [entry.name for entry in entries])
     change = _view(part, config) if part.view else None
     with ExitStack() as stack:
         files = []
@@ -297,9 +308,11 @@ def _compute_part(
             folder = stack.enter_context(writing(entry.folder, entry.size, is_whole=entry.is_whole))
             files.append(stack.enter_context(_ArrayFile.create(folder, entry)))
         for outputs in forward(frozen, entries[0].images, change=change):
-            for file, values in zip(files, outputs, strict=True):
+            # Keras hands out a list of one tensor as the tensor.
+            tensors = outputs if isinstance(outputs, list) else [outputs]
+            for file, values in zip(files, tensors, strict=True):
                 file.append(values)
-            advance(len(outputs[0]))
+            advance(len(tensors[0]))
         for file in files:
             file.finish()
 

@@ -1,0 +1,1 @@
+"""The notebook's own way of working beside ours, in one run: `python -m benchmarks`."""

@@ -1,0 +1,345 @@
+"""`python -m benchmarks [--quick]`: the notebook's way and ours in turns, in one run.
+
+Writes results.json, a list of {name, ours, reference, ratio, unit, note}, and results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import material, results
+from benchmarks.processes import ask, fer, run
+
+BACKBONES = ("vgg16", "resnet50")
+HEAD_EPOCHS, FINETUNE_EPOCHS = 10, 5
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """One run of the benchmark: where it works, how much it does, and what it found."""
+
+    folder: Path
+    quick: bool
+    rows: results.Rows = field(default_factory=results.Rows)
+    facts: dict[str, Any] = field(default_factory=dict)
+    references: dict[str, float] = field(default_factory=dict)  # seconds of head training
+
+    def prepare(self) -> None:
+        """Both sides' images and weights; the time that ours takes to prepare them."""
+        self.archive = material.archive(self.folder, quick=self.quick)
+        done = fer("prepare", *self.data_options, folder=self.folder)
+        prepared = material.prepared(self.archive, limit=self.limit)
+        self.train, self.val = prepared.size("train"), prepared.size("val")
+        seconds = self._newest("prepare").data.metrics["time/prepare_seconds"]
+        images = material.TRAIN + material.VAL if material.is_real() else self.train + self.val
+        self.rows.add(
+            "prepare",
+            ours=images / seconds,
+            reference=5000,
+            unit="images/s",
+            note=f"{images} files of the archive: decoded, split, audited, written",
+        )
+        self.facts["images"] = f"{self.train} training, {self.val} val; real: {material.is_real()}"
+        self.facts["peak memory of prepare"] = f"{done.peak_megabytes:.0f} MB"
+        self.pictures = material.write_folder(prepared, self.folder / "pictures")
+        self.weights = material.whole_weights(self.folder / "weights")
+
+    @property
+    def limit(self) -> int | None:
+        """Images of each split."""
+        return 600 if self.quick else None
+
+    @property
+    def data_options(self) -> list[str]:
+        """What `fer` is told of the data."""
+        options = ["--dataset", str(self.archive), "--split", "official"]
+        return [*options, "--limit", str(self.limit)] if self.limit else options
+
+    def training(self, backbone: str) -> None:
+        """Head training, fine-tuning, the whole recipe: A B A B A."""
+        options = [*self.data_options, "--recipe", "baseline"]
+        options += ["--weights", str(self.weights) if self.weights else "none"]
+        visits = [self._notebook(backbone)]
+
+        whole = fer("main", "--backbones", backbone, *options, folder=self.folder)
+        head, tuned = self._newest("train"), self._newest("finetune")
+        visits.append(self._notebook(backbone))
+        cached_process = fer("train", "--backbone", backbone, *options, folder=self.folder)
+        cached = self._newest("train")
+        fer("train", "--backbone", backbone, "--views", "4", *options, folder=self.folder)
+        views = self._newest("train")
+        visits.append(self._notebook(backbone))
+        heads = [_total(head)]
+        if not self.quick:
+            fer("cache", "--clear", folder=self.folder)
+            fer("train", "--backbone", backbone, *options, folder=self.folder)
+            heads.append(_total(self._newest("train")))
+        fer("cache", "--clear", folder=self.folder)
+
+        rate = {name: statistics.median(v[name] for v in visits) for name in visits[0]}
+        validation = self.val / rate["val"]
+        reference_head = HEAD_EPOCHS * (self.train / rate["head"] + validation)
+        reference_tune = FINETUNE_EPOCHS * (self.train / rate["finetune"] + validation)
+        how = (
+            f"the notebook trains {rate['head']:.0f} and fine-tunes {rate['finetune']:.0f} images/s"
+        )
+        pass_seconds = head.data.metrics["time/features_seconds"]
+        add = self._adder(backbone)
+        add("head", statistics.mean(heads), reference_head, head, f"{how}; mean of {len(heads)}")
+        add(
+            "head_views4",
+            pass_seconds + _total(views),
+            reference_head,
+            views,
+            "all four views' passes count, the clean one from the run before",
+        )
+        add("head_cached", _total(cached), reference_head, cached, "checking the files counts")
+        tune = _total(tuned)
+        add(
+            "finetune",
+            tune,
+            reference_tune,
+            tuned,
+            "its features come from the pass of head training; were that pass counted here again, "
+            f"the ratio would be {reference_tune / (tune + pass_seconds):.3g}",
+        )
+        add(
+            "recipe",
+            whole.seconds,
+            reference_head + reference_tune + validation,
+            tuned,
+            "`fer main` from start to exit: imports, figures, logging, comparison too",
+        )
+        self.references[backbone] = reference_head
+        self.facts[f"peak memory of main, {backbone}"] = (
+            f"{whole.peak_megabytes:.0f} MB resident with mapped files, "
+            f"{whole.anonymous_megabytes:.0f} MB anonymous"
+        )
+        self.facts[f"peak memory of train on cached features, {backbone}"] = (
+            f"{cached_process.peak_megabytes:.0f} MB resident with mapped files, "
+            f"{cached_process.anonymous_megabytes:.0f} MB anonymous"
+        )
+        self.facts[f"peak memory of the notebook's way, {backbone}"] = (
+            f"{max(v['peak'] for v in visits):.0f} MB"
+        )
+
+    def rates(self, backbone: str) -> None:
+        """Against bare loops."""
+        found, _ = ask(
+            "rates",
+            self.folder / "rates",
+            backbone=backbone,
+            dataset=str(self.archive),
+            images=768 if self.quick else 3072,
+            train_images=320 if self.quick else 1280,
+            limit=self.limit,
+            rounds=1 if self.quick else 3,
+        )
+        notes = {
+            "extract": "compilation, checksums and writing count; bare forward pass at batch "
+            f"{found['best_batch']}",
+            "predict": f"bare forward pass at batch {found['best_batch']}",
+            "whole": "augmentation, macro-F1 and order count; bare: `train_on_batch`, one batch",
+        }
+        for name, note in notes.items():
+            ours, bare = found[name]
+            self.rows.add(
+                f"{name}_{backbone}", ours=ours, reference=bare, unit="images/s", note=note
+            )
+        alone = (self.train + self.val) / found["extract"][1]
+        self.facts[f"the most that head_{backbone} can reach"] = (
+            f"{self.references[backbone] / alone:.3g}: one bare forward pass over the images takes "
+            f"{alone:.0f} s, ten epochs of the notebook {self.references[backbone]:.0f} s"
+        )
+        rate = found["extract"][0] * found["gflop_per_image"]
+        self.facts[f"share of the matrix-product limit, extraction of {backbone}"] = (
+            f"{rate / found['gflops_of_matrix_product']:.0%} "
+            f"({found['gflop_per_image']:.2f} GFLOP an image, matrix product "
+            f"{found['gflops_of_matrix_product']:.0f} GFLOP/s)"
+        )
+
+    def start_up(self) -> None:
+        """How long a user waits for help and for an error."""
+        commands: dict[str, tuple[tuple[str, ...], bool]] = {
+            "startup_help": (("--help",), False),
+            "startup_error": (("train", "--learning-rate", "abc"), True),
+        }
+        for name, (arguments, failing) in commands.items():
+            seconds = [
+                run(
+                    "-m", "fer_experiments", *arguments, folder=self.folder, failing=failing
+                ).seconds
+                for _ in range(7)
+            ]
+            self.rows.add(
+                name,
+                ours=statistics.median(seconds),
+                reference=0.35,
+                unit="s",
+                note=f"`fer {' '.join(arguments)}`, median of 7",
+            )
+
+    def memory(self) -> None:
+        """Anonymous memory of head training at 10 times the images."""
+        count = 300 if self.quick else 3000
+        most = []
+        for n in (count, 10 * count):
+            data = ["--dataset", "synthetic", "--synthetic-count", str(n), "--split", "official"]
+            model = ["--backbone", "vgg16", "--cut", "block3_pool", "--weights", "none"]
+            folder = self.folder / "memory"
+            fer("prepare", *data, folder=folder)
+            done = fer("train", *data, *model, "--epochs", "2", folder=folder)
+            most.append(done.anonymous_megabytes)
+        fer("cache", "--clear", folder=self.folder / "memory")
+        self.rows.add(
+            "memory_10x",
+            ours=most[1],
+            reference=most[0],
+            unit="MB",
+            note=f"anonymous memory of `fer train` on {10 * count} against {count} drawn faces",
+            ratio=most[1] / most[0],
+        )
+
+    def growth(self) -> None:
+        """Time per image at 1, 2, 4 and 10 times the images."""
+        base = 200 if self.quick else 2000
+        counts = [base * factor for factor in (1, 2, 4, 10)]
+        folder = self.folder / "growth"
+        folder.mkdir()
+        found, _ = ask(
+            "scaling",
+            folder,
+            archive=str(self.archive),
+            parts=str(folder),
+            counts=counts if material.is_real() else [c for c in counts if c <= self.train],
+        )
+        worst = max(found, key=lambda name: max(found[name]) / min(found[name]))
+        shown = "; ".join(
+            f"{name} {' '.join(f'{v:.0f}' for v in values)}" for name, values in found.items()
+        )
+        self.rows.add(
+            "growth",
+            ours=max(found[worst]),
+            reference=min(found[worst]),
+            unit="µs/image",
+            note=f"{worst}, the worst of three; at {counts} images: {shown}",
+            ratio=max(found[worst]) / min(found[worst]),
+        )
+
+    def accuracy(self) -> None:
+        """Both ways for real, on the same images, cut and recipe."""
+        if not material.is_real():
+            self.facts["accuracy"] = "not compared: the real images and weights are not here"
+            return
+        limit = 300 if self.quick else 4000
+        epochs = 1 if self.quick else HEAD_EPOCHS
+        folder = self.folder / "accuracy"
+        folder.mkdir()
+        data = material.prepared(self.archive, limit=limit)
+        pictures = material.write_folder(data, folder / "pictures")
+        options = ["--dataset", str(self.archive), "--split", "official", "--limit", str(limit)]
+        options += ["--recipe", "notebook", "--epochs", str(epochs), "--cache", "on"]
+        for backbone in BACKBONES:
+            cut, weights = material.CUTS[backbone], material.lower_weights(backbone)
+            notebook, _ = ask(
+                "notebook",
+                folder,
+                backbone=backbone,
+                pictures=str(pictures),
+                epochs=epochs,
+                cut=cut,
+                weights=str(weights),
+            )
+            self.rows.accuracy(backbone, "the notebook's way", **notebook)
+            for views in ("1", "4"):
+                model = ["--backbone", backbone, "--cut", cut, "--weights", str(weights)]
+                fer("train", *options, *model, "--views", views, folder=folder)
+                trained = self._newest("train", folder)
+                self.rows.accuracy(
+                    backbone,
+                    f"ours, views={views}",
+                    val_accuracy=trained.data.metrics["val/accuracy"],
+                    seconds=_total(trained),
+                )
+        self.facts["accuracy"] = (
+            f"both ways on the same {data.size('train')} training images up to "
+            f"{' and '.join(material.CUTS.values())}, real ImageNet weights, notebook's recipe, "
+            f"{epochs} epochs, last epoch, {data.size('val')} val images"
+        )
+
+    def _adder(self, backbone: str) -> Callable[..., None]:
+        def add(name: str, ours: float, reference: float, model: Any, note: str) -> None:
+            score = model.data.metrics["val/accuracy"]
+            self.rows.add(
+                f"{name}_{backbone}",
+                ours=ours,
+                reference=reference,
+                unit="s",
+                note=f"val accuracy {score:.1%}; {note}",
+            )
+
+        return add
+
+    def _notebook(self, backbone: str) -> dict[str, float]:
+        steps, warm_up = (12, 2) if self.quick else (64, 4)
+        rates, done = ask(
+            "notebook",
+            self.folder,
+            backbone=backbone,
+            pictures=str(self.pictures),
+            steps=steps,
+            warm_up=warm_up,
+        )
+        return {**rates, "peak": done.peak_megabytes}
+
+    def _newest(self, stage: str, folder: Path | None = None) -> Any:
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{folder or self.folder}/mlflow.db")
+        experiment = client.get_experiment_by_name("fer2013")
+        return client.search_runs(
+            [experiment.experiment_id],
+            f"tags.stage = '{stage}'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )[0]
+
+
+def _total(trained: Any) -> float:
+    """Seconds of features and training."""
+    metrics = trained.data.metrics
+    return float(metrics["time/features_seconds"] + metrics["time/train_seconds"])
+
+
+def main() -> None:
+    """Runs everything; a result is on disk as soon as it is there."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small numbers, about 5 minutes")
+    quick = parser.parse_args().quick
+    with tempfile.TemporaryDirectory(prefix="fer-bench-") as name:
+        folder = Path(name)
+        (folder / "rates").mkdir()
+        (folder / "memory").mkdir()
+        os.environ["FER_DATA_HOME"] = str(folder / "data")
+        bench = Bench(folder=folder, quick=quick)
+        for step in (
+            bench.prepare,
+            bench.start_up,
+            *(lambda b=b: bench.training(b) for b in reversed(BACKBONES)),
+            *(lambda b=b: bench.rates(b) for b in BACKBONES),
+            bench.memory,
+            bench.growth,
+            bench.accuracy,
+        ):
+            step()
+            results.write(bench.rows, bench.facts, quick=quick)
+
+
+main()

@@ -1,0 +1,99 @@
+"""Time per image at 1, 2, 4 and 10 times the images; the parent measures memory.
+
+`python -m benchmarks.scaling '{"archive": …, "counts": [2000, …]}'` prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from fer_experiments.config import Config
+from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.models import classifier, features
+from fer_experiments.recipes import resolve
+from fer_experiments.stages import inputs
+from fer_experiments.training.batches import Batches
+from fer_experiments.training.loop import fit
+
+
+def main(asked: dict[str, Any]) -> dict[str, list[float]]:
+    """Microseconds per image of each step, by count; small counts are tried twice.
+
+    Args:
+        asked: `archive` with images to take from, `parts` the folder for smaller archives,
+            `counts` of training images.
+    """
+    archives = [_part(Path(asked["archive"]), n, Path(asked["parts"])) for n in asked["counts"]]
+    _steps(archives[0], 0)  # what is compiled or read for the first time
+    times: dict[str, list[float]] = {"prepare": [], "extraction": [], "epoch": []}
+    for count, archive in zip(asked["counts"], archives, strict=True):
+        runs = [_steps(archive, repeat) for repeat in ((1, 2) if count <= 4000 else (1,))]
+        for name, values in times.items():
+            values.append(min(run[name] for run in runs) / count * 1e6)
+    return times
+
+
+def _part(archive: Path, count: int, folder: Path) -> Path:
+    """An archive with the first `count` training images, evenly from all classes, and 70 of val."""
+    path = folder / f"{count}.zip"
+    with ZipFile(archive) as source, ZipFile(path, "w") as part:
+        for split, wanted in (("train", count), ("test", 70)):
+            names = [n for n in source.namelist() if f"{split}/" in n and not n.endswith("/")]
+            step = len(names) / wanted
+            for i in range(wanted):
+                name = names[int(i * step)]
+                part.writestr(name, source.read(name))
+    return path
+
+
+def _steps(archive: Path, repeat: int) -> dict[str, float]:
+    """Seconds of each step."""
+    # Another data_seed gives the official split another key, so nothing is found ready.
+    config = resolve(
+        "baseline",
+        {
+            "dataset": str(archive),
+            "split": "official",
+            "data_seed": repeat,
+            "backbone": "vgg16",
+            "weights": "none",
+        },
+    )
+    started = time.perf_counter()
+    prepared = prepare(config.data)
+    seconds = {"prepare": time.perf_counter() - started}
+    features.clear()
+    model = classifier.build(config.model, image_size=48, classes=7, seed=0)
+    feed = inputs.of_phase(model, config, prepared)
+    seconds["extraction"] = feed.features_seconds
+    seconds["epoch"] = _epoch(feed, prepared, config)
+    return seconds
+
+
+def _epoch(feed: inputs.Inputs, prepared: PreparedDataset, config: Config) -> float:
+    """The second epoch's seconds: the first one compiles."""
+    seconds: list[float] = []
+    batches = [
+        Batches(views, prepared.split(split)[1], classes=7, batch_size=32, seed=seed)
+        for split, views, seed in (("train", feed.train, 0), ("val", feed.val, None))
+    ]
+    fit(
+        feed.model,
+        *batches,
+        optimizer="adam",
+        learning_rate=config.train.learning_rate,
+        epochs=2,
+        first_epoch=1,
+        keep_epoch="last",
+        log=lambda record: seconds.append(record["seconds"]),
+    )
+    return seconds[-1]
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))
