@@ -105,7 +105,7 @@ def _rate(model: keras.Model, train: Any, steps: int, warm_up: int) -> float:
 
 def _train(model: keras.Model, train: Any, val: Any, epochs: int) -> dict[str, Any]:
     started = time.perf_counter()
-    model.fit(train, epochs=epochs, validation_data=val, verbose=0)
+    model.fit(train, epochs=epochs, verbose=0)
     seconds = time.perf_counter() - started
     predicted = model.predict(val, verbose=0).argmax(axis=1)
     return {"val_accuracy": float(np.mean(predicted == val.classes)), "seconds": seconds}

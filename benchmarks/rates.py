@@ -163,8 +163,8 @@ def _all_trainable(config: Config) -> keras.Model:
 
 
 def _middle(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    """The pair with the middle ratio."""
-    return sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
+    """The pair with the middle ratio; of two, the lower one."""
+    return sorted(pairs, key=lambda pair: pair[0] / pair[1])[(len(pairs) - 1) // 2]
 
 
 def _operations(layer: Any) -> float:

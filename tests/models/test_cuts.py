@@ -1,0 +1,203 @@
+"""Where the network is cut: what must lie behind, and that both sides together are the whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from fer_experiments.models import classifier, cuts
+from fer_experiments.recipes import resolve
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1)).astype(np.float32)
+# The tensors that head training needs, and those that training the last four layers needs.
+HEAD = ("head_flatten",)
+LAST_FOUR = {
+    "tiny": ("block1_pool", "block2_2_bn"),
+    "vgg16": ("block4_pool",),
+    "resnet50": ("conv5_block2_out", "conv5_block3_2_relu"),
+}
+
+
+def build(backbone: str = "tiny", **changes: object) -> keras.Model:
+    config = resolve("demo", {"backbone": backbone, "cut": "none", **changes})
+    return classifier.build(config.model, image_size=48, classes=7, seed=0)
+
+
+def calmed(model: keras.Model) -> keras.Model:
+    """Random weights make logits so large that one class has all of the probability: not here."""
+    logits = model.get_layer("logits")
+    largest = np.abs(keras.Model(model.input, logits.output).predict_on_batch(PIXELS)).max()
+    logits.set_weights([weight / float(largest) for weight in logits.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def whole() -> Callable[[str], keras.Model]:
+    """A classifier by its backbone, built once and only looked at."""
+    built: dict[str, keras.Model] = {}
+    return lambda backbone: (
+        built.get(backbone) or built.setdefault(backbone, calmed(build(backbone)))
+    )
+
+
+def last_four(model: keras.Model) -> tuple[str, ...]:
+    unfrozen = classifier.to_unfreeze(model, 4, train_batchnorm=False)
+    return cuts.find(model, cuts.training_layers(model).union(unfrozen))
+
+
+def features_at(model: keras.Model, cut: tuple[str, ...]) -> list[np.ndarray]:
+    features = keras.tree.flatten(cuts.before(model, cut).predict_on_batch(PIXELS))
+    assert len(features) == len(cut)
+    return features
+
+
+def composed(model: keras.Model, cut: tuple[str, ...]) -> np.ndarray:
+    features = features_at(model, cut)
+    return cuts.behind(model, cut).predict_on_batch(features if len(cut) > 1 else features[0])
+
+
+def changed(layer: layers.Layer) -> None:
+    layer.set_weights([weight + 1 for weight in layer.get_weights()])
+
+
+@pytest.mark.parametrize("backbone", LAST_FOUR)
+def test_head_training_needs_the_flat_features_only(
+    whole: Callable[[str], keras.Model], backbone: str
+) -> None:
+    model = whole(backbone)
+    assert cuts.find(model, cuts.training_layers(model)) == HEAD
+
+
+@pytest.mark.parametrize("backbone", LAST_FOUR)
+def test_the_last_four_layers_need_every_branch_that_enters_them(
+    whole: Callable[[str], keras.Model], backbone: str
+) -> None:
+    assert last_four(whole(backbone)) == LAST_FOUR[backbone]
+
+
+def test_a_low_cut_of_the_backbone_is_cut_lower_still() -> None:
+    model = build("resnet50", cut="conv2_block3_out")
+    assert cuts.find(model, cuts.training_layers(model)) == HEAD
+    assert last_four(model) == ("conv2_block2_out", "conv2_block3_2_relu")
+
+
+@pytest.mark.parametrize("train_batchnorm", [False, True])
+def test_nothing_with_weights_lies_before_the_first_layer_that_trains(
+    train_batchnorm: bool,
+) -> None:
+    model = build()
+    classifier.unfreeze(
+        model, len(classifier.backbone_layers(model)), train_batchnorm=train_batchnorm
+    )
+    cut = cuts.find(model, cuts.training_layers(model))
+    assert cuts.before(model, cut).weights == []
+    assert cuts.behind(model, cut).count_params() == model.count_params()
+
+
+def test_all_that_trains_lies_behind_and_what_lies_before_is_frozen() -> None:
+    model = build()
+    unfrozen = classifier.unfreeze(model, 4, train_batchnorm=False)
+    cut = cuts.find(model, cuts.training_layers(model))
+    frozen, trained = cuts.before(model, cut), cuts.behind(model, cut)
+    assert frozen.trainable_weights == []
+    assert {w.path for w in trained.trainable_weights} == {w.path for w in model.trainable_weights}
+    assert {"head_dense", "logits", *unfrozen} <= {layer.name for layer in trained.layers}
+
+
+@pytest.mark.parametrize("backbone", LAST_FOUR)
+def test_both_sides_together_are_the_whole_network(
+    whole: Callable[[str], keras.Model], backbone: str
+) -> None:
+    model = whole(backbone)
+    expected = model.predict_on_batch(PIXELS)
+    assert np.ptp(expected, axis=0).max() > 1e-3  # the images can be told apart
+    for cut in (HEAD, LAST_FOUR[backbone]):
+        np.testing.assert_allclose(composed(model, cut), expected, atol=1e-5)
+
+
+def test_both_sides_together_are_the_whole_network_in_lower_precision() -> None:
+    model = calmed(build(precision="mixed_bfloat16"))
+    expected = model.predict_on_batch(PIXELS)
+    for cut in (HEAD, LAST_FOUR["tiny"]):
+        probabilities = composed(model, cut)
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_what_trains_behind_the_cut_has_trained_in_the_whole_network() -> None:
+    model = calmed(build(dropout=0.0))
+    trained = cuts.behind(model, HEAD)
+    [features] = features_at(model, HEAD)
+    weights = model.get_weights()
+    trained.compile("sgd", "categorical_crossentropy")
+    trained.train_on_batch(features, np.eye(7, dtype=np.float32)[:4])
+    assert any(not np.array_equal(a, b) for a, b in zip(weights, model.get_weights(), strict=True))
+    np.testing.assert_allclose(
+        model.predict_on_batch(PIXELS), trained.predict_on_batch(features), atol=1e-5
+    )
+
+
+def test_the_hash_follows_the_weights_below_and_no_others() -> None:
+    model = build()
+    tensors = ("block1_pool", "block2_2_bn", "head_flatten")
+
+    def hashes() -> list[str]:
+        return [cuts.weights_hash(model, name) for name in tensors]
+
+    first = hashes()
+    for name in ("head_batchnorm", "head_dense", "logits"):
+        changed(model.get_layer(name))
+    assert hashes() == first
+    changed(model.get_layer("block2_0_conv"))  # the shortcut, beside block2_2_bn
+    assert [a == b for a, b in zip(hashes(), first, strict=True)] == [True, True, False]
+    changed(model.get_layer("block2_2_bn"))
+    assert [a == b for a, b in zip(hashes(), first, strict=True)] == [True, False, False]
+    changed(model.get_layer("block1_conv"))
+    assert [a == b for a, b in zip(hashes(), first, strict=True)] == [False, False, False]
+
+
+def test_the_hash_covers_the_statistics_of_batchnorm() -> None:
+    model = build()
+    first = cuts.weights_hash(model, "block1_pool")
+    layer = model.get_layer("block1_bn")
+    layer.moving_mean.assign(layer.moving_mean + 1)
+    assert cuts.weights_hash(model, "block1_pool") != first
+
+
+def test_the_hash_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
+    model = build()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for name in LAST_FOUR["tiny"]:
+        assert cuts.weights_hash(loaded, name) == cuts.weights_hash(model, name)
+    assert cuts.weights_hash(build(), "block1_pool") == cuts.weights_hash(model, "block1_pool")
+
+
+@pytest.mark.parametrize(
+    "random",
+    [layers.Dropout(0.5), layers.GaussianNoise(1.0), layers.SpatialDropout2D(0.5)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_that_draws_is_never_before_the_cut(random: layers.Layer) -> None:
+    pixels = keras.Input((8, 8, 1))
+    x = layers.Conv2D(2, 3, name="first")(pixels)
+    x = layers.Conv2D(2, 3, name="second")(random(x))
+    outputs = layers.Dense(3, name="logits")(layers.Flatten(name="flat")(x))
+    model = keras.Model(pixels, outputs)
+    assert cuts.find(model, {"logits"}) == ("first",)
+    plain = keras.Model(pixels, layers.Dense(3, name="other")(layers.Flatten(name="even")(pixels)))
+    assert cuts.find(plain, {"other"}) == ("even",)
+
+
+def test_a_branch_around_the_trained_layer_is_needed_too() -> None:
+    pixels = keras.Input((8, 8, 1), name="pixels")
+    stem = layers.Conv2D(2, 3, padding="same", name="stem")(pixels)
+    side = layers.Conv2D(2, 3, padding="same", name="side")(stem)
+    trained = layers.Conv2D(2, 3, padding="same", name="trained")(stem)
+    outputs = layers.Flatten(name="flat")(layers.Add(name="sum")([side, trained]))
+    model = keras.Model(pixels, outputs)
+    assert cuts.find(model, {"trained"}) == ("stem", "side")
+    assert cuts.find(model, {"stem"}) == ("pixels",)
