@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,18 @@ TARGETS = {
 AT_MOST = {"memory_10x", "growth"}
 
 
-@dataclass
 class Rows:
-    """What was measured."""
+    """What was measured; a step that is measured again replaces what it gave before."""
 
-    speed: list[dict[str, Any]] = field(default_factory=list)
-    accuracies: list[list[str]] = field(default_factory=list)
+    def __init__(self, *, quick: bool) -> None:
+        stem = "quick" if quick else "results"
+        self._rows, self._page = FOLDER / f"{stem}.json", FOLDER / f"{stem}.md"
+        self._beside = FOLDER / f"{stem}-beside.json"  # what is not a row
+        self._quick = quick
+        self.speed = {row["name"]: row for row in _read(self._rows, [])}
+        beside = _read(self._beside, {})
+        self.accuracies: dict[str, list[str]] = beside.get("accuracies", {})
+        self.facts: dict[str, str] = beside.get("facts", {})
 
     def add(
         self,
@@ -50,35 +55,47 @@ class Rows:
         if ratio is None:
             ratio = reference / ours if unit == "s" else ours / reference
         row = {"name": name, "ours": ours, "reference": reference, "ratio": ratio}
-        self.speed.append({**row, "unit": unit, "note": note})
+        self.speed[name] = {**row, "unit": unit, "note": note}
         print(f"{name}: {ours:.4g} against {reference:.4g} {unit}, ratio {ratio:.3g}", flush=True)
 
     def accuracy(self, backbone: str, way: str, *, val_accuracy: float, seconds: float) -> None:
         """One training of the accuracy comparison."""
-        self.accuracies.append([backbone, way, f"{val_accuracy:.1%}", f"{seconds:.0f}"])
-        print(*self.accuracies[-1], flush=True)
+        row = [backbone, way, f"{val_accuracy:.1%}", f"{seconds:.0f}"]
+        self.accuracies[f"{backbone}, {way}"] = row
+        print(*row, flush=True)
+
+    def write(self) -> None:
+        """Writes everything that is known so far."""
+        rows = [self.speed[name] for name in TARGETS if name in self.speed]
+        beside = {"accuracies": self.accuracies, "facts": self.facts}
+        self._rows.write_text(json.dumps(rows, indent=2) + "\n")
+        self._beside.write_text(json.dumps(beside, indent=2) + "\n")
+        self._page.write_text(_markdown(rows, self.accuracies, self.facts, quick=self._quick))
 
 
-def write(rows: Rows, facts: dict[str, Any], *, quick: bool) -> None:
-    """Writes both files; a quick run's beside those of a whole one."""
-    stem = "quick" if quick else "results"
-    (FOLDER / f"{stem}.json").write_text(json.dumps(rows.speed, indent=2) + "\n")
-    (FOLDER / f"{stem}.md").write_text(_markdown(rows, facts, quick=quick))
+def _read(path: Path, otherwise: Any) -> Any:
+    return json.loads(path.read_text()) if path.exists() else otherwise
 
 
-def _markdown(rows: Rows, facts: dict[str, Any], *, quick: bool) -> str:
+def _markdown(
+    rows: list[dict[str, Any]],
+    accuracies: dict[str, list[str]],
+    facts: dict[str, str],
+    *,
+    quick: bool,
+) -> str:
     command = "make bench-quick" if quick else "make bench"
     lines = [
         "# Speed, measured",
         "",
-        f"`{command}` on {date.today():%Y-%m-%d}. Ratios hold within the run: both sides took "
+        f"`{command}`, last on {date.today():%Y-%m-%d}. Ratios hold within a step: both sides took "
         "turns on the same machine. The ratio says how many times faster ours is; of "
         f"{' and '.join(sorted(AT_MOST))} it says how much more ours takes.",
         "",
         "| name | ours | reference | unit | ratio | target | |",
         "|---|---:|---:|---|---:|---:|---|",
     ]
-    for row in rows.speed:
+    for row in rows:
         target = TARGETS[row["name"]]
         most = row["name"] in AT_MOST
         met = row["ratio"] <= target if most else row["ratio"] >= target
@@ -87,11 +104,11 @@ def _markdown(rows: Rows, facts: dict[str, Any], *, quick: bool) -> str:
             f"| {row['ratio']:.3g} | {'≤' if most else '≥'} {target} | {'' if met else 'missed'} |"
         )
     lines += ["", "What each row says:", ""]
-    lines += [f"- `{row['name']}`: {row['note']}" for row in rows.speed]
-    if rows.accuracies:
+    lines += [f"- `{row['name']}`: {row['note']}" for row in rows]
+    if accuracies:
         lines += ["", "## Accuracy beside speed", "", facts.get("accuracy", ""), ""]
         lines += ["| backbone | way | val accuracy | seconds |", "|---|---|---:|---:|"]
-        lines += [f"| {' | '.join(row)} |" for row in rows.accuracies]
+        lines += [f"| {' | '.join(row)} |" for row in accuracies.values()]
     lines += ["", "## Memory, limits, machine", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items() if name != "accuracy"]
     versions = ", ".join(

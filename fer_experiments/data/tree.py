@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,8 +36,10 @@ _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 _PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("test", "testing", "validation", "valid", "val"), "test"
 )
-# Files that one task of a thread decodes: with single ones, handing them out costs most.
-_CHUNK = 256
+# Files that one task of a process decodes.
+_CHUNK = 1024
+# From here on other processes help: starting them takes about as long as decoding so many.
+_MANY = 4 * _CHUNK
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class ZipFiles:
             )
 
     def open(self) -> Callable[[str], bytes]:
-        """A reader of single members, safe to call from several threads; raises BadImage."""
+        """A reader of single members; raises BadImage."""
         archive = self._opened()
 
         def read(relative: str) -> bytes:
@@ -178,7 +182,7 @@ class TreeSource:
         """
         members = self._members()
         class_names = _class_names(members, self.files.path)
-        decoded = _decode_all(members, self.files.open(), config, str(self.files.path))
+        decoded = _decode_all(members, self.files, config)
         kept = [members[i] for i in decoded.kept]
         lost = set(class_names) - {f.label for f in kept if f.part == "train"}
         if lost:
@@ -229,36 +233,96 @@ class _DecodedFiles:
     resized: int
 
 
-def _decode_all(
-    members: Sequence[_File], read: Callable[[str], bytes], config: DataConfig, where: str
-) -> _DecodedFiles:
-    """Decodes in parallel (Pillow and zlib let go of the interpreter lock), in order."""
+@dataclass(frozen=True)
+class _Chunk:
+    """What decoding some files came to, each list in their order."""
+
+    images: np.ndarray  # (N, H, W) uint8, zeros where a file is bad
+    reasons: list[str | None]  # why a file is bad
+    colour: list[bool]
+    resized: list[bool]
+
+
+def _decode_all(members: Sequence[_File], files: _Files, config: DataConfig) -> _DecodedFiles:
+    """Decodes with all cores, in order."""
     size = config.image_size
+    paths = [member.path for member in members]
     images = np.empty((len(members), size, size), dtype=np.uint8)
-
-    def one(i: int) -> tuple[str | None, bool, bool]:
-        try:
-            decoded = decode(read(members[i].path), image_size=size)
-        except BadImage as error:
-            return f"{members[i].path}: {error}", False, False
-        images[i] = decoded.pixels
-        return None, decoded.colour_converted, decoded.resized_from is not None
-
-    def chunk(start: int) -> list[tuple[str | None, bool, bool]]:
-        return [one(i) for i in range(start, min(start + _CHUNK, len(members)))]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(chain.from_iterable(pool.map(chunk, range(0, len(members), _CHUNK))))
-    bad = tuple(reason for reason, _, _ in results if reason)
-    refuse_bad(bad, len(members), config, where)
-    kept = [i for i, (reason, _, _) in enumerate(results) if reason is None]
+    reasons: list[str | None] = []
+    colour = resized = 0
+    for chunk in _chunks(paths, files, size):
+        images[len(reasons) : len(reasons) + len(chunk.reasons)] = chunk.images
+        reasons += chunk.reasons
+        colour, resized = colour + sum(chunk.colour), resized + sum(chunk.resized)
+    bad = tuple(reason for reason in reasons if reason)
+    refuse_bad(bad, len(members), config, str(files.path))
+    kept = [i for i, reason in enumerate(reasons) if reason is None]
     return _DecodedFiles(
         images=images if len(kept) == len(members) else images[kept],
         kept=kept,
         bad=bad,
-        colour_converted=sum(colour for _, colour, _ in results),
-        resized=sum(resized for _, _, resized in results),
+        colour_converted=colour,
+        resized=resized,
     )
+
+
+def _chunks(paths: Sequence[str], files: _Files, size: int) -> Iterator[_Chunk]:
+    """Processes, because Pillow holds the interpreter's lock: two threads are slower than one."""
+    tasks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    done = 0
+    if len(paths) >= _MANY:
+        # Not forked: MLflow's and TensorFlow's threads would be cut off in the child.
+        pool = ProcessPoolExecutor(
+            os.cpu_count(),
+            mp_context=get_context("spawn"),
+            initializer=_Helper.start,
+            initargs=(files, size),
+        )
+        try:
+            for chunk in pool.map(_Helper.decode, tasks):
+                yield chunk
+                done += 1
+        except BrokenProcessPool:
+            pass  # the system has no room for them, or a script without a main guard calls us
+        finally:
+            pool.shutdown(cancel_futures=True)
+    read = files.open()
+    for task in tasks[done:]:
+        yield _decode_some(read, size, task)
+
+
+class _Helper:
+    """What a helping process keeps between tasks: it opens an archive once."""
+
+    read: Callable[[str], bytes]
+    size: int
+
+    @classmethod
+    def start(cls, files: _Files, size: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and ends us
+        cls.read, cls.size = staticmethod(files.open()), size
+
+    @classmethod
+    def decode(cls, paths: Sequence[str]) -> _Chunk:
+        return _decode_some(cls.read, cls.size, paths)
+
+
+def _decode_some(read: Callable[[str], bytes], size: int, paths: Sequence[str]) -> _Chunk:
+    images = np.zeros((len(paths), size, size), dtype=np.uint8)
+    chunk = _Chunk(images, [], [], [])
+    for i, path in enumerate(paths):
+        try:
+            decoded = decode(read(path), image_size=size)
+        except BadImage as error:
+            reason: str | None = f"{path}: {error}"
+            colour = resized = False
+        else:
+            reason, images[i] = None, decoded.pixels
+            colour, resized = decoded.colour_converted, decoded.resized_from is not None
+        chunk.reasons.append(reason)
+        chunk.colour.append(colour)
+        chunk.resized.append(resized)
+    return chunk
 
 
 def _class_names(members: Iterable[_File], where: Path) -> tuple[str, ...]:

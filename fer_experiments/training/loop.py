@@ -113,12 +113,15 @@ class _Recorder(keras.callbacks.Callback):
         self._epoch = epoch + 1
         self._started = time.perf_counter()
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._first_batch = batch + 1
+
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"Expected a finite train/loss. Received: {loss} in epoch {self._epoch}, "
-                f"batch {batch + 1}; try a smaller learning rate"
+                f"batches {self._first_batch} to {batch + 1}; try a smaller learning rate"
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

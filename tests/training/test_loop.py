@@ -117,7 +117,7 @@ def test_the_last_epochs_weights_are_kept_if_the_recipe_says_so() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_training_with_epoch_and_batch() -> None:
-    with pytest.raises(TrainingError, match=r"finite train/loss.*epoch 1, batch \d+"):
+    with pytest.raises(TrainingError, match=r"finite train/loss.*epoch 1, batches 1 to \d+;"):
         train(learning_rate=10.0**30, augmentation=PLAIN)
 
 
