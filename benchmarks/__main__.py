@@ -319,8 +319,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps: see the code")
     asked = parser.parse_args()
     quick = asked.quick
-    with tempfile.TemporaryDirectory(prefix="fer-bench-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="fer-bench-") as temporary:
+        folder = Path(temporary)
         (folder / "rates").mkdir()
         (folder / "memory").mkdir()
         os.environ["FER_DATA_HOME"] = str(folder / "data")

@@ -12,7 +12,8 @@ NAMES = {
     *(
         f"{row}_{backbone}"
         for row in (
-            "head", "head_views4", "head_cached", "finetune", "recipe", "extract", "predict", "whole",
+            "head", "head_views4", "head_cached", "finetune", "recipe",
+            "extract", "predict", "whole",
         )
         for backbone in ("vgg16", "resnet50")
     ),

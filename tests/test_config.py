@@ -86,10 +86,10 @@ def test_notebook_is_the_notebooks_recipe() -> None:
     }.items() <= flat.items()
 
 
-def test_baseline_differs_from_notebook_in_scaling_and_kept_epoch_only() -> None:
+def test_baseline_differs_from_notebook_in_scaling_kept_epoch_and_cache_only() -> None:
     notebook, baseline = resolve("notebook").flat(), resolve("baseline").flat()
     differing = {name for name in notebook if notebook[name] != baseline[name]}
-    assert differing == {"recipe", "input_scaling", "keep_epoch"}
+    assert differing == {"recipe", "input_scaling", "keep_epoch", "cache"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
