@@ -131,6 +131,11 @@ class AugmentationConfig(_Checked):
     zoom: float = _option(0.0, "at most this, share of the size", minimum=0.0, maximum=0.9)
     flip: bool = _option(True, "mirror left and right, half of the time")
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes images at all."""
+        return bool(self.rotation or self.shift or self.zoom or self.flip)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Checked):
@@ -177,6 +182,13 @@ class Config:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def __post_init__(self) -> None:
+        if self.features.cache and self.features.views > 1 and not self.augmentation.changes:
+            raise ConfigError(
+                "Expected an augmentation (rotation, shift, zoom or flip) for views above 1. "
+                f"Received: views={self.features.views} with none; pass one, or views=1"
+            )
 
     def flat(self) -> dict[str, Any]:
         """All fields under their own names, `recipe` first: what MLflow gets as params."""

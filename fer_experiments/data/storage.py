@@ -74,7 +74,7 @@ def writing(folder: Path, need: int, *, is_whole: Callable[[Path], bool]) -> Ite
     """
     # Not tempfile's folder, which nobody else may read: a data home may be shared.
     temporary = folder.parent / f"{unfinished(folder)}{uuid.uuid4().hex}"
-    with _disk_errors(folder.parent, need):
+    with disk_errors(folder.parent, need):
         try:
             temporary.mkdir(parents=True)
             yield temporary
@@ -95,7 +95,7 @@ def write_text(path: Path, text: str) -> None:
         DataError: as `write_folder`.
     """
     temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
-    with _disk_errors(path.parent, len(text)):
+    with disk_errors(path.parent, len(text)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_text(text)
@@ -116,16 +116,17 @@ def _put_in_place(temporary: Path, folder: Path, is_whole: Callable[[Path], bool
 
 
 @contextmanager
-def _disk_errors(where: Path, need: int) -> Iterator[None]:
-    """Turns what the operating system says into one line; `need` in bytes."""
+def disk_errors(where: Path, need: int) -> Iterator[None]:
+    """Turns what the operating system says into DiskFullError or DataError; `need` in bytes."""
     try:
         yield
     except OSError as error:
         # NumPy says "200 requested and 0 written", without a number, when the disk is full.
         if error.errno in (None, errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(
-                f"The disk that holds {where} is full: {need / 1e6:.0f} MB are needed. "
-                "Free some, or set FER_DATA_HOME to another disk"
+                f"The disk that holds {where} is full"
+                + (f": {need / 1e6:.0f} MB are needed" if need else "")
+                + ". Free some, or set FER_DATA_HOME to another disk"
             ) from None
         raise DataError(
             f"{where} cannot be written: {error.strerror}. "

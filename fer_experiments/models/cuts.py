@@ -32,13 +32,15 @@ def find(model: keras.Model, trained: Collection[str]) -> tuple[str, ...]:
     Returns:
         Names in the order of the graph; without weights before it if the whole network trains.
     """
+    import keras
+
     behind: set[str] = set()
     crossing: list[str] = []
     # Operations are the layers and what lies between them, such as the steps of the preprocessing.
     maker = {id(operation.output): operation.name for operation in model.operations}
     for operation in model.operations:  # ordered: what one needs stands before it
         needs = [maker[id(tensor)] for tensor in _inputs(operation)]
-        random = getattr(operation, "seed_generator", None) is not None
+        random = any(isinstance(v, keras.random.SeedGenerator) for v in vars(operation).values())
         if operation.name in trained or random or behind.intersection(needs):
             behind.add(operation.name)
             crossing += [name for name in needs if name not in behind]

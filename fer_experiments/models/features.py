@@ -16,8 +16,8 @@ import math
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from multiprocessing.pool import ThreadPool
@@ -30,8 +30,14 @@ from filelock import FileLock, Timeout
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
-from fer_experiments.data.storage import data_home, open_array, unfinished, writing
-from fer_experiments.errors import ConfigError, DataError, DiskFullError
+from fer_experiments.data.storage import (
+    data_home,
+    disk_errors,
+    open_array,
+    unfinished,
+    writing,
+)
+from fer_experiments.errors import ConfigError, DiskFullError
 from fer_experiments.models import cuts
 from fer_experiments.models.forward import forward
 
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
 # Raised when what lies in the cache of older versions can no longer be used.
 FORMAT = 1
 _BLOCK = 1 << 23  # bytes read at a time when a file is checked
+_FILE, _MANIFEST = "features.npy", "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +75,12 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A folder of the cache, as listed."""
+    """A folder of the cache, as listed; without a description if its manifest is damaged."""
 
     folder: Path
-    manifest: dict[str, Any]
     size: int  # bytes
+    made: float  # seconds since 1970
+    about: dict[str, str]  # backbone, tensor, dataset, of, images, dtype
 
 
 def obtain(
@@ -100,7 +108,7 @@ def obtain(
     started = time.perf_counter()
     views = [Part(split="train", view=view) for view in range(config.features.views)]
     parts = [*views, Part(split="val")]
-    kept = {}
+    kept: dict[_Place, _Kept] = {}
     for name in dict.fromkeys([*cut, *also]):
         [tensor] = cuts.before(model, [name]).outputs
         weights = cuts.weights_hash(model, name)
@@ -114,12 +122,14 @@ def obtain(
                 config=config,
             )
     computed = 0
-    if _missing(kept.values()):
+    arrays = _found(kept)
+    if len(arrays) < len(kept):
         with _alone(config.model.backbone):
-            missing = _missing(kept.values())  # another process may just have computed them
+            arrays = _found(kept)  # another process may just have computed them
+            missing = {key: entry for key, entry in kept.items() if key not in arrays}
             if missing:
-                computed = _compute(model, missing)
-    arrays = {key: entry.open() for key, entry in kept.items()}
+                computed = _compute(model, list(missing.values()))
+                arrays |= {key: open_array(e.folder / _FILE) for key, e in missing.items()}
     return Features(
         train=tuple(tuple(arrays[view, name] for name in cut) for view in views),
         val=tuple(arrays[Part(split="val"), name] for name in cut),
@@ -137,15 +147,27 @@ def bytes_per_image(model: keras.Model, cut: Sequence[str], config: Config) -> i
 
 def entries() -> list[Entry]:
     """Everything in the cache, newest first; needs no Keras."""
-    found = []
-    for path in _home().glob("*/manifest.json"):
-        try:
-            manifest = json.loads(path.read_text())
-            size = (path.parent / "features.npy").stat().st_size
-        except (OSError, ValueError):
-            continue
-        found.append(Entry(folder=path.parent, manifest=manifest, size=size))
-    return sorted(found, key=lambda entry: entry.manifest.get("made", 0.0), reverse=True)
+    folders = [path for path in _home().glob("[!.]*") if path.is_dir()]
+    return sorted(map(_entry, folders), key=lambda entry: entry.made, reverse=True)
+
+
+def _entry(folder: Path) -> Entry:
+    about: dict[str, str] = {}
+    made = 0.0
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        key = manifest["key"]
+        part = Part(split=key["split"], view=key["view"])
+        made = float(manifest["made"])
+        about = {
+            "backbone": key["backbone"],
+            "tensor": key["tensor"],
+            "dataset": f"{manifest['dataset']} {key['dataset'][:8]}",
+            "of": part.title,
+            "images": str(manifest["images"]),
+            "dtype": key["dtype"],
+        }
+    return Entry(folder=folder, size=_bytes(folder), made=made, about=about)
 
 
 def clear() -> int:
@@ -155,16 +177,17 @@ def clear() -> int:
     process is writing right now is left alone; what a killed one left half-written is not.
     """
     freed = 0
-    for entry in entries():
-        shutil.rmtree(entry.folder, ignore_errors=True)
-        freed += entry.size
-    for lock_file in _home().glob("*.lock"):
-        try:
-            with FileLock(lock_file, timeout=0):
+    with disk_errors(_home(), 0):
+        for entry in entries():
+            shutil.rmtree(entry.folder)
+            freed += entry.size
+        for lock_file in _home().glob("*.lock"):
+            with suppress(Timeout), FileLock(lock_file, timeout=0):
                 freed += _remove_half_written(lock_file.stem)
-        except Timeout:
-            continue
     return freed
+
+
+_Place = tuple[Part, str]  # and the name of the layer that gives the tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,42 +248,39 @@ class _Kept:
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
         return _home() / f"{self.config.model.backbone}-{digest[:16]}"
 
-    def is_whole(self, folder: Path) -> bool:
-        """Whether the file is there with the bytes that were written."""
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-            array = open_array(folder / "features.npy")
-            return bool(
+    def open(self, folder: Path) -> np.ndarray | None:
+        """(N, …), memory-mapped; None if the file is not there with the bytes that were written."""
+        with suppress(OSError, EOFError, ValueError, KeyError, TypeError):
+            manifest = json.loads((folder / _MANIFEST).read_text())
+            array = open_array(folder / _FILE)
+            if (
                 array.shape == self.shape
                 and array.dtype == self.dtype
                 and manifest["key"] == self.key
-                and manifest["crc32"] == _checksum(folder / "features.npy")
-            )
-        except (OSError, EOFError, ValueError, KeyError, TypeError):
-            return False
-
-    def open(self) -> np.ndarray:
-        """(N, …), memory-mapped."""
-        return open_array(self.folder / "features.npy")
+                and manifest["crc32"] == _checksum(folder / _FILE)
+            ):
+                return array
+        return None
 
 
-def _missing(kept: Collection[_Kept]) -> list[_Kept]:
-    """Those that have to be computed; the files are read once to see whether they are whole."""
+def _found(kept: Mapping[_Place, _Kept]) -> dict[_Place, np.ndarray]:
+    """What is there and whole: each file is read once."""
     with ThreadPool() as pool:  # zlib lets go of the interpreter's lock
-        whole = pool.map(lambda entry: entry.is_whole(entry.folder), kept)
-    return [entry for entry, there in zip(kept, whole, strict=True) if not there]
+        arrays = pool.map(lambda entry: entry.open(entry.folder), kept.values())
+    return {key: array for key, array in zip(kept, arrays, strict=True) if array is not None}
 
 
 @contextmanager
 def _alone(backbone: str) -> Iterator[None]:
     """Only one process computes a backbone's features; the others wait and then find them."""
-    _make_home()
     lock = FileLock(_home() / f"{backbone}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        console.say(f"features of {backbone}: waiting for another process that computes them")
-        lock.acquire()
+    with disk_errors(_home(), 0):
+        _home().mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console.say(f"features of {backbone}: waiting for another process that computes them")
+            lock.acquire()
     try:
         yield
     finally:
@@ -305,7 +325,9 @@ def _compute_part(
     with ExitStack() as stack:
         files = []
         for entry in entries:
-            folder = stack.enter_context(writing(entry.folder, entry.size, is_whole=entry.is_whole))
+            folder = stack.enter_context(
+                writing(entry.folder, entry.size, is_whole=lambda _: False)
+            )
             files.append(stack.enter_context(_ArrayFile.create(folder, entry)))
         for outputs in forward(frozen, entries[0].images, change=change):
             # Keras hands out a list of one tensor as the tensor.
@@ -348,7 +370,7 @@ class _ArrayFile:
     @classmethod
     @contextmanager
     def create(cls, folder: Path, entry: _Kept) -> Iterator[_ArrayFile]:
-        with (folder / "features.npy").open("wb") as file:
+        with (folder / _FILE).open("wb") as file:
             yield cls(folder, entry, file)
 
     def append(self, values: np.ndarray) -> None:
@@ -372,7 +394,7 @@ class _ArrayFile:
             "images": self._entry.shape[0],
             "made": time.time(),
         }
-        (self._folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        (self._folder / _MANIFEST).write_text(json.dumps(manifest, indent=2))
 
     def _write(self, data: bytes) -> None:
         self._checksum = zlib.crc32(data, self._checksum)
@@ -391,16 +413,6 @@ def _home() -> Path:
     return data_home() / "features"
 
 
-def _make_home() -> None:
-    try:
-        _home().mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{_home()} cannot be written: {error.strerror}. "
-            "Set FER_DATA_HOME to a folder that you may write to"
-        ) from None
-
-
 def _check_room(need: int) -> None:
     free = shutil.disk_usage(_home()).free
     if need > free:
@@ -410,10 +422,14 @@ def _check_room(need: int) -> None:
         )
 
 
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*"))
+
+
 def _remove_half_written(backbone: str) -> int:
     """Removes what a killed process left; the caller holds the backbone's lock. Returns bytes."""
     freed = 0
     for folder in _home().glob(f"{unfinished(Path(backbone))}*"):
-        freed += sum(file.stat().st_size for file in folder.glob("*"))
+        freed += _bytes(folder)
         shutil.rmtree(folder, ignore_errors=True)
     return freed

@@ -12,27 +12,16 @@ from fer_experiments.models import features
 def show() -> None:
     """One line per tensor and set of images."""
     entries = features.entries()
+    columns = ("backbone", "tensor", "dataset", "of", "images", "dtype")
     rows = []
     for entry in entries:
-        key = entry.manifest["key"]
-        part = features.Part(split=key["split"], view=key["view"])
-        made = datetime.fromtimestamp(entry.manifest["made"])
-        rows.append(
-            [
-                key["backbone"],
-                key["tensor"],
-                f"{entry.manifest['dataset']} {key['dataset'][:8]}",
-                part.title,
-                str(entry.manifest["images"]),
-                key["dtype"],
-                f"{entry.size / 1e6:.1f}",
-                f"{made:%Y-%m-%d %H:%M}",
-            ]
-        )
+        made = f"{datetime.fromtimestamp(entry.made):%Y-%m-%d %H:%M}" if entry.made else "–"
+        about = [entry.about.get(column, "–") for column in columns]
+        if not entry.about:
+            about[0] = f"damaged: {entry.folder.name}"
+        rows.append([*about, f"{entry.size / 1e6:.1f}", made])
     if rows:
-        console.table(
-            ["backbone", "tensor", "dataset", "of", "images", "dtype", "MB", "made"], rows
-        )
+        console.table([*columns, "MB", "made"], rows)
     total = sum(entry.size for entry in entries) / 1e6
     console.say(f"{len(entries)} features, {total:.1f} MB in {data_home() / 'features'}")
 

@@ -59,7 +59,7 @@ def of_phase(
         console.say("nothing is frozen: every epoch runs the whole network, cache is not used")
         return _images(model, config.augmentation, config, prepared)
     along = cuts.find(model, now.union(later)) if later else ()
-    if along and features.bytes_per_image(model, along, config) > _MOST_BYTES_ALONG:
+    if along and not _worth_keeping(model, along, config):
         along = ()
     for also in dict.fromkeys([along, ()]):
         try:
@@ -73,6 +73,14 @@ def of_phase(
         augmentation = AugmentationConfig(rotation=0, shift=0, zoom=0, flip=False)
     console.warn("Features are not kept: every epoch runs the frozen layers again")
     return _images(model, augmentation, config, prepared)
+
+
+def _worth_keeping(model: keras.Model, cut: Sequence[str], config: Config) -> bool:
+    from fer_experiments.models import cuts, features
+
+    if not cuts.before(model, cut).weights:
+        return False
+    return features.bytes_per_image(model, cut, config) <= _MOST_BYTES_ALONG
 
 
 def _features(model: keras.Model, cut: Sequence[str], found: Features, config: Config) -> Inputs:
@@ -97,14 +105,13 @@ def _images(
     config: Config,
     prepared: PreparedDataset,
 ) -> Inputs:
-    from fer_experiments.models.augmentation import build_layers, with_augmentation
+    from fer_experiments.models.augmentation import with_augmentation
 
-    random = bool(build_layers(augmentation, seed=config.train.seed))
     return Inputs(
         model=with_augmentation(model, augmentation, seed=config.train.seed),
         train=[_pixels(prepared, "train")],
         val=[_pixels(prepared, "val")],
-        augmentation="anew every epoch" if random else "none",
+        augmentation="anew every epoch" if augmentation.changes else "none",
     )
 
 

@@ -178,7 +178,14 @@ def test_the_hash_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "random",
-    [layers.Dropout(0.5), layers.GaussianNoise(1.0), layers.SpatialDropout2D(0.5)],
+    [
+        layers.Dropout(0.5),
+        layers.GaussianNoise(1.0),
+        layers.SpatialDropout2D(0.5),
+        layers.RandomFlip(),
+        layers.RandomRotation(0.1),
+        layers.RandomContrast(0.1),
+    ],
     ids=lambda layer: type(layer).__name__,
 )
 def test_a_layer_that_draws_is_never_before_the_cut(random: layers.Layer) -> None:

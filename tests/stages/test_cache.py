@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset, by_fingerprint, prepare
 from fer_experiments.data.storage import unfinished
-from fer_experiments.errors import ConfigError
+from fer_experiments.errors import ConfigError, DataError
 from fer_experiments.evaluation.predictions import predict
 from fer_experiments.models import classifier, cuts, features
 from fer_experiments.recipes import resolve
@@ -191,6 +191,7 @@ def test_a_head_trained_without_the_cache_is_the_same(trained: Trained, fer: Fer
     assert scores(uncached) == pytest.approx(scores(trained.run), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_fine_tuning_finds_its_features_and_without_them_gives_the_same(
     trained: Trained, fer: Fer
 ) -> None:
@@ -404,6 +405,7 @@ def test_a_run_without_augmentation_says_so_and_counts_the_features_time(trained
     assert 0 < seconds["time/features_seconds"] < seconds["time/train_seconds_total"]
 
 
+@pytest.mark.slow
 def test_a_run_with_views_says_how_many(trained: Trained, fer: Fer) -> None:
     outcome = fer(*TRAIN, "--views", "3", "--rotation", "20", "--epochs", "2")
     assert f"features: {2 * TRAIN_IMAGES} images computed" in outcome.out
@@ -587,6 +589,7 @@ def warnings_of(outcome: Outcome) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_features_that_do_not_fit_are_computed_every_epoch_with_the_same_scores(
     train_run: Trained, small_disk: Callable[[str], Path], fer: Fer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -618,7 +621,7 @@ def test_where_only_the_heads_features_fit_they_are_kept(
     assert re.match(rf"Warning: .* {disk}/features .* 2 MB are needed, 1 MB are free", refused)
     assert f"up to head_flatten, {COMPUTES}" in printed.out
     assert fed.train[0][0].shape == (TRAIN_IMAGES, 576)
-    assert {entry.manifest["key"]["tensor"] for entry in features.entries()} == {"head_flatten"}
+    assert {entry.about["tensor"] for entry in features.entries()} == {"head_flatten"}
     assert not half_written(disk)
 
 
@@ -637,7 +640,66 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing_half_written(
     assert not half_written(disk)
 
 
+@pytest.mark.parametrize("inodes", [1, 2], ids=["of the cache", "of the lock"])
+def test_a_disk_without_room_for_the_folder_costs_time_only(
+    inodes: int,
+    small_disk: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, prepared, config = material()
+    monkeypatch.setenv("FER_DATA_HOME", str(small_disk(f"nr_inodes={inodes}")))
+    fed = inputs.of_phase(model, config, prepared)
+    assert fed.train[0][0].shape == (TRAIN_IMAGES, 48, 48, 1)
+    assert "is full" in capsys.readouterr().err
+
+
+def test_a_read_only_data_home_is_one_clear_error(
+    small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, fer: Fer
+) -> None:
+    disk = small_disk("size=5m")
+    monkeypatch.setenv("FER_DATA_HOME", str(disk))
+    obtain()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert "cannot be written" in fer("cache", "--clear").error
+    model, prepared, config = material()
+    other = config.replace(cache_dtype="float16")
+    with pytest.raises(DataError, match="cannot be written"):
+        features.obtain(model, prepared, other, cut=head_cut(model))
+
+
+def test_nothing_is_written_along_that_fine_tuning_will_not_use(home: Path) -> None:
+    model, prepared, config = material()
+    later = classifier.to_unfreeze(model, 12, train_batchnorm=False)  # all: it will take pixels
+    inputs.of_phase(model, config, prepared, later=later)
+    assert {entry.about["tensor"] for entry in features.entries()} == {"head_flatten"}
+
+
+def test_views_without_augmentation_are_refused(fer: Fer) -> None:
+    outcome = fer(*TRAIN, "--views", "3")
+    assert outcome.exit_code == 2
+    assert "Expected an augmentation" in outcome.error
+    assert "Received: views=3" in outcome.error
+
+
 # The command
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1, 2]", "{}", "null", '{"key": {}}'])
+def test_damaged_entries_are_listed_and_emptied(text: str | None, home: Path, fer: Fer) -> None:
+    obtain()
+    manifest = entries(home)[0] / "manifest.json"
+    manifest.unlink() if text is None else manifest.write_text(text)
+    assert f"damaged: {manifest.parent.name}" in fer("cache").out
+    assert fer("cache", "--clear").exit_code == 0
+    assert entries(home) == []
+
+
+def test_what_is_being_written_is_not_listed(home: Path) -> None:
+    obtain()
+    folder = entries(home)[0]
+    folder.rename(folder.with_name(f"{unfinished(folder)}0123"))  # finished, not yet renamed
+    assert len(features.entries()) == 1
 
 
 def test_the_command_lists_totals_and_empties(home: Path, fer: Fer) -> None:
