@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,19 @@ from fer_experiments.data.images import (
     refuse_bad,
     resize,
 )
+from fer_experiments.data.parallel import in_order
 from fer_experiments.errors import DataError
 
 # The challenge numbers the emotions in another order than the alphabetical folders.
 CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 CSV_USAGES = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
+
+
+_Row = tuple[int, str, np.ndarray]  # emotion number, usage, pixels (H, W)
+# Rows that a process parses at a time.
+_CHUNK = 512
+# Bytes of a file from which on other processes help.
+_MANY = 2**25
 
 
 @dataclass(frozen=True)
@@ -51,13 +60,15 @@ class CsvSource:
         Raises:
             DataError: columns are missing, or bad rows with `on_bad_image=refuse`.
         """
-        rows: list[tuple[int, str, np.ndarray]] = []
+        rows: list[_Row] = []
         bad: list[str] = []
-        for number, row in enumerate(self._rows(), start=1):
-            try:
-                rows.append(_parse_row(row))
-            except ValueError as error:
-                bad.append(f"row {number}: {error}")
+        helpers = self.path.stat().st_size >= _MANY
+        for parsed in in_order(_parser, self._chunks(), helpers=helpers):
+            for row in parsed:
+                if isinstance(row, str):
+                    bad.append(row)
+                else:
+                    rows.append(row)
         refuse_bad(bad, len(rows) + len(bad), config, str(self.path))
         if not rows:
             raise DataError(f"Expected rows below the header of {self.path}. Found: none")
@@ -78,6 +89,12 @@ class CsvSource:
             resized=resized,
         )
 
+    def _chunks(self) -> Iterator[list[tuple[int, dict[str, str]]]]:
+        """Numbered rows, some at a time."""
+        numbered = enumerate(self._rows(), start=1)
+        while chunk := list(islice(numbered, _CHUNK)):
+            yield chunk
+
     def _rows(self) -> Iterator[dict[str, str]]:
         csv.field_size_limit(min(sys.maxsize, 2**22))  # 1024×1024 pixels as text
         try:
@@ -97,7 +114,22 @@ class CsvSource:
             raise DataError(f"{self.path} cannot be read as CSV: {first_line(error)}") from None
 
 
-def _parse_row(row: dict[str, str]) -> tuple[int, str, np.ndarray]:
+def _parser() -> Callable[[list[tuple[int, dict[str, str]]]], list[_Row | str]]:
+    return _parse_rows
+
+
+def _parse_rows(rows: list[tuple[int, dict[str, str]]]) -> list[_Row | str]:
+    """Each row, or what is wrong with it."""
+    parsed: list[_Row | str] = []
+    for number, row in rows:
+        try:
+            parsed.append(_parse_row(row))
+        except ValueError as error:
+            parsed.append(f"row {number}: {error}")
+    return parsed
+
+
+def _parse_row(row: dict[str, str]) -> _Row:
     """(emotion number, usage, pixels (H, W) uint8); ValueError says what is wrong."""
     emotion, usage = row.get("emotion", "").strip(), row.get("Usage", "").strip()
     if emotion not in {str(i) for i in range(len(CSV_EMOTIONS))}:

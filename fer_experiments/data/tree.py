@@ -5,15 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import signal
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import cached_property
-from multiprocessing import get_context
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +24,7 @@ from fer_experiments.data.images import (
     first_line,
     refuse_bad,
 )
+from fer_experiments.data.parallel import in_order
 from fer_experiments.errors import DataError
 
 _OFFICIAL_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
@@ -36,7 +33,7 @@ _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 _PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("test", "testing", "validation", "valid", "val"), "test"
 )
-# Files that one task of a process decodes.
+# Files that a process decodes at a time.
 _CHUNK = 1024
 # From here on other processes help: starting them takes about as long as decoding so many.
 _MANY = 4 * _CHUNK
@@ -250,7 +247,9 @@ def _decode_all(members: Sequence[_File], files: _Files, config: DataConfig) -> 
     images = np.empty((len(members), size, size), dtype=np.uint8)
     reasons: list[str | None] = []
     colour = resized = 0
-    for chunk in _chunks(paths, files, size):
+    tasks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
+    helpers = len(paths) >= _MANY
+    for chunk in in_order(partial(_decoder, files, size), tasks, helpers=helpers):
         images[len(reasons) : len(reasons) + len(chunk.reasons)] = chunk.images
         reasons += chunk.reasons
         colour, resized = colour + sum(chunk.colour), resized + sum(chunk.resized)
@@ -266,45 +265,9 @@ def _decode_all(members: Sequence[_File], files: _Files, config: DataConfig) -> 
     )
 
 
-def _chunks(paths: Sequence[str], files: _Files, size: int) -> Iterator[_Chunk]:
-    """Processes, because Pillow holds the interpreter's lock: two threads are slower than one."""
-    tasks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    done = 0
-    if len(paths) >= _MANY:
-        # Not forked: MLflow's and TensorFlow's threads would be cut off in the child.
-        pool = ProcessPoolExecutor(
-            os.cpu_count(),
-            mp_context=get_context("spawn"),
-            initializer=_Helper.start,
-            initargs=(files, size),
-        )
-        try:
-            for chunk in pool.map(_Helper.decode, tasks):
-                yield chunk
-                done += 1
-        except BrokenProcessPool:
-            pass  # the system has no room for them, or a script without a main guard calls us
-        finally:
-            pool.shutdown(cancel_futures=True)
-    read = files.open()
-    for task in tasks[done:]:
-        yield _decode_some(read, size, task)
-
-
-class _Helper:
-    """What a helping process keeps between tasks: it opens an archive once."""
-
-    read: Callable[[str], bytes]
-    size: int
-
-    @classmethod
-    def start(cls, files: _Files, size: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and ends us
-        cls.read, cls.size = staticmethod(files.open()), size
-
-    @classmethod
-    def decode(cls, paths: Sequence[str]) -> _Chunk:
-        return _decode_some(cls.read, cls.size, paths)
+def _decoder(files: _Files, size: int) -> Callable[[Sequence[str]], _Chunk]:
+    """A process opens an archive once for all its tasks."""
+    return partial(_decode_some, files.open(), size)
 
 
 def _decode_some(read: Callable[[str], bytes], size: int, paths: Sequence[str]) -> _Chunk:
