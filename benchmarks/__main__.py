@@ -11,7 +11,6 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,14 @@ from benchmarks.processes import ask, fer, run
 
 BACKBONES = ("vgg16", "resnet50")
 HEAD_EPOCHS, FINETUNE_EPOCHS = 10, 5
+STEPS = (
+    "start_up",
+    *(f"training_{backbone}" for backbone in reversed(BACKBONES)),
+    *(f"rates_{backbone}" for backbone in BACKBONES),
+    "memory",
+    "growth",
+    "accuracy",
+)
 
 
 @dataclass(kw_only=True)
@@ -46,7 +53,7 @@ class Bench:
             note=f"{images} files of the archive: decoded, split, audited, written",
         )
         self.rows.facts["images"] = (
-            f"{self.train} training, {self.val} val; real: {material.is_real()}"
+            f"{self.train} training, {self.val} val; real images: {material.is_real()}"
         )
         self.rows.facts["peak memory of prepare"] = f"{done.peak_megabytes:.0f} MB"
         self.pictures = material.write_folder(prepared, self.folder / "pictures")
@@ -62,6 +69,14 @@ class Bench:
         """What `fer` is told of the data."""
         options = ["--dataset", str(self.archive), "--split", "official"]
         return [*options, "--limit", str(self.limit)] if self.limit else options
+
+    def take(self, step: str) -> None:
+        """A step of `STEPS`: its name is the method's, and the backbone's where it has one."""
+        name, _, backbone = step.rpartition("_")
+        if backbone in BACKBONES:
+            getattr(self, name)(backbone)
+        else:
+            getattr(self, step)()
 
     def training(self, backbone: str) -> None:
         """Head training, fine-tuning, the whole recipe: A B A B A."""
@@ -316,7 +331,7 @@ def main() -> None:
     """Runs everything; a result is on disk as soon as it is there."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small numbers, about 5 minutes")
-    parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps: see the code")
+    parser.add_argument("--only", nargs="+", choices=STEPS, help="these steps alone")
     asked = parser.parse_args()
     quick = asked.quick
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as temporary:
@@ -325,18 +340,10 @@ def main() -> None:
         (folder / "memory").mkdir()
         os.environ["FER_DATA_HOME"] = str(folder / "data")
         bench = Bench(folder=folder, quick=quick, rows=results.Rows(quick=quick))
-        steps: dict[str, Callable[[], None]] = {
-            "prepare": bench.prepare,
-            "start_up": bench.start_up,
-            **{f"training_{b}": partial(bench.training, b) for b in reversed(BACKBONES)},
-            **{f"rates_{b}": partial(bench.rates, b) for b in BACKBONES},
-            "memory": bench.memory,
-            "growth": bench.growth,
-            "accuracy": bench.accuracy,
-        }
-        # The first step makes what the others work on.
-        for name in ["prepare", *(asked.only or list(steps)[1:])]:
-            steps[name]()
+        bench.prepare()  # makes what the steps work on
+        bench.rows.write()
+        for step in asked.only or STEPS:
+            bench.take(step)
             bench.rows.write()
 
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import prepare
 from fer_experiments.evaluation.predictions import predict
-from fer_experiments.models import classifier, features
+from fer_experiments.models import classifier, feature_files, features
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import inputs
 from fer_experiments.training.batches import Batches
@@ -96,7 +96,7 @@ def _extract(model: keras.Model, prepared: Any, config: Config) -> float:
     """The whole of it: compilation, every tensor that head and fine-tuning need, writing."""
     from fer_experiments.models import cuts
 
-    features.clear()
+    feature_files.clear()
     head = cuts.find(model, cuts.training_layers(model))
     later = classifier.to_unfreeze(model, 4, train_batchnorm=False)
     tuned = cuts.find(model, cuts.training_layers(model) | set(later))

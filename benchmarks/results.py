@@ -90,7 +90,9 @@ def _markdown(
         "",
         f"`{command}`, last on {date.today():%Y-%m-%d}. Ratios hold within a step: both sides took "
         "turns on the same machine. The ratio says how many times faster ours is; of "
-        f"{' and '.join(sorted(AT_MOST))} it says how much more ours takes.",
+        f"{' and '.join(sorted(AT_MOST))} it says how much more ours takes. The notes give "
+        "the accuracy of whole backbones whose lower layers alone have real ImageNet weights, the "
+        "upper ones random weights; the accuracies to compare are those of the step `accuracy`.",
         "",
         "| name | ours | reference | unit | ratio | target | |",
         "|---|---:|---:|---|---:|---:|---|",

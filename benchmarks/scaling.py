@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset, prepare
-from fer_experiments.models import classifier, features
+from fer_experiments.models import classifier, feature_files
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import inputs
 from fer_experiments.training.batches import Batches
@@ -67,7 +67,7 @@ def _steps(archive: Path, repeat: int) -> dict[str, float]:
     started = time.perf_counter()
     prepared = prepare(config.data)
     seconds = {"prepare": time.perf_counter() - started}
-    features.clear()
+    feature_files.clear()
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     feed = inputs.of_phase(model, config, prepared)
     seconds["extraction"] = feed.features_seconds

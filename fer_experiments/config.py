@@ -91,7 +91,7 @@ class ModelConfig(_Checked):
     )
     precision: str = _option(
         "float32",
-        "mixed_bfloat16 computes in half the bits, for accelerators (slower on a CPU)",
+        "mixed_bfloat16 computes in half the bits, for accelerators",
         choices=("float32", "mixed_bfloat16"),
     )
 

@@ -6,12 +6,12 @@ from datetime import datetime
 
 from fer_experiments import console
 from fer_experiments.data.storage import data_home
-from fer_experiments.models import features
+from fer_experiments.models import feature_files
 
 
 def show() -> None:
     """One line per tensor and set of images."""
-    entries = features.entries()
+    entries = feature_files.entries()
     columns = ("backbone", "tensor", "dataset", "of", "images", "dtype")
     rows = []
     for entry in entries:
@@ -28,4 +28,4 @@ def show() -> None:
 
 def clear() -> None:
     """Removes them all."""
-    console.say(f"freed {features.clear() / 1e6:.1f} MB in {data_home() / 'features'}")
+    console.say(f"freed {feature_files.clear() / 1e6:.1f} MB in {data_home() / 'features'}")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fer_experiments.models.features import Features
     from fer_experiments.training.batches import Arrays
 
-# Features for a later stage are written along if they take no more than this: 4 GB for FER-2013.
-_MOST_BYTES_ALONG = 128 * 1024
+# Features for a later stage are written along if they take no more than this.
+_MOST_BYTES_ALONG = 5 * 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def of_phase(
         console.say("nothing is frozen: every epoch runs the whole network, cache is not used")
         return _images(model, config.augmentation, config, prepared)
     along = cuts.find(model, now.union(later)) if later else ()
-    if along and not _worth_keeping(model, along, config):
+    if along and not _worth_keeping(model, along, config, prepared):
         along = ()
     for also in dict.fromkeys([along, ()]):
         try:
@@ -75,12 +75,15 @@ def of_phase(
     return _images(model, augmentation, config, prepared)
 
 
-def _worth_keeping(model: keras.Model, cut: Sequence[str], config: Config) -> bool:
+def _worth_keeping(
+    model: keras.Model, cut: Sequence[str], config: Config, prepared: PreparedDataset
+) -> bool:
     from fer_experiments.models import cuts, features
 
     if not cuts.before(model, cut).weights:
         return False
-    return features.bytes_per_image(model, cut, config) <= _MOST_BYTES_ALONG
+    images = prepared.size("train") * config.features.views + prepared.size("val")
+    return images * features.bytes_per_image(model, cut, config) <= _MOST_BYTES_ALONG
 
 
 def _features(model: keras.Model, cut: Sequence[str], found: Features, config: Config) -> Inputs:

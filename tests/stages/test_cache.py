@@ -26,7 +26,7 @@ from fer_experiments.data.prepared import PreparedDataset, by_fingerprint, prepa
 from fer_experiments.data.storage import unfinished
 from fer_experiments.errors import ConfigError, DataError
 from fer_experiments.evaluation.predictions import predict
-from fer_experiments.models import classifier, cuts, features
+from fer_experiments.models import classifier, cuts, feature_files, features
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import inputs
 from fer_experiments.tracking.models import load, model_of
@@ -36,7 +36,20 @@ from ..conftest import QUICK, Fer, Outcome, process_environment
 from ..data.helpers import pictures, write_folder
 
 # Nothing is drawn at random in an epoch but the order of the images.
-PLAIN = ["--rotation", "0", "--shift", "0", "--zoom", "0", "--flip", "off", "--dropout", "0"]
+PLAIN = [
+    "--views",
+    "1",
+    "--rotation",
+    "0",
+    "--shift",
+    "0",
+    "--zoom",
+    "0",
+    "--flip",
+    "off",
+    "--dropout",
+    "0",
+]
 TRAIN = ["train", "--backbone", "tiny", *QUICK[:4], "--epochs", "1", *PLAIN]
 FINETUNE = ["finetune", "--finetune-epochs", "1"]
 TRAIN_IMAGES, VAL_IMAGES = 166, 22  # of QUICK's 210 faces
@@ -116,7 +129,7 @@ def agree(first: Run, second: Run) -> bool:
 
 def material(**changes: object) -> tuple[keras.Model, PreparedDataset, Config]:
     """What the stages work on, as TRAIN would make it with these changes."""
-    plain = {"rotation": 0, "shift": 0, "zoom": 0, "flip": False, "dropout": 0}
+    plain = {"views": 1, "rotation": 0, "shift": 0, "zoom": 0, "flip": False, "dropout": 0}
     wanted = {"backbone": "tiny", "synthetic_count": 210, **plain, **changes}
     config = resolve("demo", wanted)
     prepared = prepare(config.data)
@@ -312,7 +325,7 @@ def test_the_same_key_gives_the_same_bytes_from_scratch(home: Path) -> None:
     obtain(**changes)
     first = bytes_by_entry(home)
     assert len(first) == 4
-    features.clear()
+    feature_files.clear()
     assert entries(home) == []
     obtain(**changes)
     assert bytes_by_entry(home) == first
@@ -621,7 +634,7 @@ def test_where_only_the_heads_features_fit_they_are_kept(
     assert re.match(rf"Warning: .* {disk}/features .* 2 MB are needed, 1 MB are free", refused)
     assert f"up to head_flatten, {COMPUTES}" in printed.out
     assert fed.train[0][0].shape == (TRAIN_IMAGES, 576)
-    assert {entry.about["tensor"] for entry in features.entries()} == {"head_flatten"}
+    assert {entry.about["tensor"] for entry in feature_files.entries()} == {"head_flatten"}
     assert not half_written(disk)
 
 
@@ -672,7 +685,7 @@ def test_nothing_is_written_along_that_fine_tuning_will_not_use(home: Path) -> N
     model, prepared, config = material()
     later = classifier.to_unfreeze(model, 12, train_batchnorm=False)  # all: it will take pixels
     inputs.of_phase(model, config, prepared, later=later)
-    assert {entry.about["tensor"] for entry in features.entries()} == {"head_flatten"}
+    assert {entry.about["tensor"] for entry in feature_files.entries()} == {"head_flatten"}
 
 
 def test_views_without_augmentation_are_refused(fer: Fer) -> None:
@@ -699,7 +712,7 @@ def test_what_is_being_written_is_not_listed(home: Path) -> None:
     obtain()
     folder = entries(home)[0]
     folder.rename(folder.with_name(f"{unfinished(folder)}0123"))  # finished, not yet renamed
-    assert len(features.entries()) == 1
+    assert len(feature_files.entries()) == 1
 
 
 def test_the_command_lists_totals_and_empties(home: Path, fer: Fer) -> None:
