@@ -92,7 +92,7 @@ def _features(model: keras.Model, cut: Sequence[str], found: Features, config: C
     how = f"{found.computed} images computed" if found.computed else "all found in the cache"
     console.say(f"features: {how} ({found.seconds:.1f} s)")
     views = len(found.train)
-    augmentation = f"{views - 1} augmented copies and the clean one" if views > 1 else "none"
+    augmentation = f"kept: 1 clean view, {views - 1} augmented" if views > 1 else "none"
     return Inputs(
         model=cuts.behind(model, cut),
         train=found.train,

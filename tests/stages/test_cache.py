@@ -423,7 +423,7 @@ def test_a_run_with_views_says_how_many(trained: Trained, fer: Fer) -> None:
     outcome = fer(*TRAIN, "--views", "3", "--rotation", "20", "--epochs", "2")
     assert f"features: {2 * TRAIN_IMAGES} images computed" in outcome.out
     run = run_of(outcome)
-    assert run.data.params["augmentation"] == "2 augmented copies and the clean one"
+    assert run.data.params["augmentation"] == "kept: 1 clean view, 2 augmented"
     assert run.data.params["views"] == "3"
 
 
