@@ -92,6 +92,9 @@ class Bench:
         fer("train", "--backbone", backbone, "--views", "4", *options, folder=self.folder)
         views = self._newest("train")
         visits.append(self._notebook(backbone))
+        lower = ["--precision", "mixed_bfloat16"]
+        fer("train", "--backbone", backbone, *lower, *options, folder=self.folder)
+        lower_total = _total(self._newest("train"))
         fer("cache", "--clear", folder=self.folder)
 
         rate = {name: statistics.median(v[name] for v in visits) for name in visits[0]}
@@ -127,6 +130,9 @@ class Bench:
             reference_head + reference_tune + validation,
             tuned,
             "`fer main` from start to exit: imports, figures, logging, comparison too",
+        )
+        self.rows.facts[f"head_{backbone} with precision=mixed_bfloat16"] = (
+            f"{lower_total:.0f} s, ratio {reference_head / lower_total:.3g}; an option, no default"
         )
         self.rows.facts[f"peak memory of main, {backbone}"] = (
             f"{whole.peak_megabytes:.0f} MB resident with mapped files, "

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from fer_experiments.errors import TrainingError
+from fer_experiments.training import memory
 from fer_experiments.training.batches import Batches
 
 # One epoch: `epoch`, `train/loss`, `val/macro_f1`, …, `learning_rate`, `seconds`.
@@ -77,6 +78,7 @@ def fit(
         steps_per_execution=min(_STEPS_PER_EXECUTION, len(train)),
     )
     recorder = _Recorder(log, keep_best=keep_epoch == "best")
+    memory.keep_freed()
     started = time.perf_counter()
     model.fit(
         train,
