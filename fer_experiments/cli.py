@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from fer_experiments import __version__, console
-from fer_experiments.config import FIELDS, Config, DataConfig
+from fer_experiments.config import FIELDS, Config, DataConfig, check_value
 from fer_experiments.errors import ConfigError, FerError, UsageError
 from fer_experiments.options import field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
@@ -38,11 +38,26 @@ dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show the resolved configuration, expected time and disk."
 )
 run_id_option = text_option("run_id", "an MLflow run")
+model_name_option = text_option("model_name", "registered model (default emotion-<dataset name>)")
 dataset_option = text_option("dataset", "a dataset's name, or what it was prepared from")
+
+# Fields of tracking.registry.Thresholds, which imports MLflow.
+THRESHOLDS = {
+    "min_improvement": "by how much the champion must be beaten, at least (default 0.005)",
+    "min_recall": "share of each class's val images that must be found (default 0.1)",
+    "max_ece": "expected calibration error on val that is still borne (default 0.15)",
+}
 
 DATA_FIELDS = [f.name for f in fields(DataConfig)]
 ALL_FIELDS = list(FIELDS)
 TRAIN_FIELDS = [name for name, (section, _) in FIELDS.items() if section != "finetune"]
+
+
+def threshold_options(command: Any) -> Any:
+    """What `register` asks of a candidate; see tracking.registry.Thresholds."""
+    for name, text in THRESHOLDS.items():
+        command = text_option(name, text)(command)
+    return command
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -126,11 +141,13 @@ def finetune(
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
 @field_options(DATA_FIELDS)
 @experiment_option
+@text_option("tta", "test-time augmentation beside the plain scores: none, flip, or N views")
 @dry_run_option
 def evaluate(
     run_id: str | None,
     backbone: str | None,
     model: str | None,
+    tta: str | None,
     experiment: str | None,
     dry_run: bool,
     **options: Any,
@@ -149,8 +166,39 @@ def evaluate(
     meant = {"run_id": run_id, "backbone": backbone, "model": model, "experiment": experiment}
     if dry_run:
         return _dry_run([stage.choose(**meant).config.replace(**given(options))], ["evaluate"])
-    stage.run(data=given(options), **meant)
+    stage.run(data=given(options), tta=tta or "none", **meant)
     return None
+
+
+@cli.command()
+@run_id_option
+@text_option("backbone", "its newest train or finetune run")
+@experiment_option
+def calibrate(run_id: str | None, backbone: str | None, experiment: str | None) -> None:
+    """Fit a temperature on val and put it into the model, before its softmax.
+
+    The predicted classes stay the same, the probabilities become honest. Default model: as for
+    evaluate.
+    """
+    if backbone is not None:
+        from fer_experiments.models.backbones import lookup
+
+        lookup(backbone)
+    from fer_experiments.stages import calibrate as stage
+
+    stage.run(run_id=run_id, backbone=backbone, experiment=experiment)
+
+
+@cli.command()
+@text_option("run_ids", "runs whose models to average, separated by commas", required=True)
+@text_option("tta", "flip: every member also judges the mirror image (default none)")
+@experiment_option
+def ensemble(run_ids: str, tta: str | None, experiment: str | None) -> None:
+    """Average the probabilities of several runs' models, as one model."""
+    from fer_experiments.stages import ensemble as stage
+
+    names = [name.strip() for name in run_ids.split(",") if name.strip()]
+    stage.run(names, tta=tta or "none", experiment=experiment)
 
 
 @cli.command()
@@ -165,36 +213,76 @@ def compare(dataset: str | None, experiment: str | None) -> None:
 
 @cli.command()
 @text_option("metric", "the score on val that decides (default val/macro_f1)")
-@text_option("min_improvement", "by how much the champion must be beaten (default 0.005)")
-@text_option("model_name", "registered model (default emotion-<dataset name>)")
+@threshold_options
+@model_name_option
 @dataset_option
 @experiment_option
 def register(
     metric: str | None,
-    min_improvement: str | None,
     model_name: str | None,
     dataset: str | None,
     experiment: str | None,
+    **thresholds: str | None,
 ) -> None:
     """Register the best evaluated model; promote it if the gate lets it pass."""
     wanted: dict[str, Any] = {}
     if metric is not None:
         wanted["metric"] = metric
-    if min_improvement is not None:
-        wanted["min_improvement"] = _number("min_improvement", min_improvement)
+    numbers = {name: _number(name, v) for name, v in thresholds.items() if v is not None}
     from fer_experiments.stages import register as stage
+    from fer_experiments.tracking.registry import Thresholds
 
-    stage.run(model_name=model_name, dataset=dataset, experiment=experiment, **wanted)
+    stage.run(
+        thresholds=Thresholds(**numbers),
+        model_name=model_name,
+        dataset=dataset,
+        experiment=experiment,
+        **wanted,
+    )
+
+
+@cli.command()
+@text_option("version", "number of the version that becomes champion", required=True)
+@model_name_option
+@experiment_option
+def promote(version: str, model_name: str | None, experiment: str | None) -> None:
+    """Make a version champion by hand, past the gate; leaves a trace."""
+    if not version.isdecimal():
+        raise ConfigError(f"Expected version to be a whole number. Received: {version[:80]}")
+    from fer_experiments.stages import promote as stage
+
+    stage.promote(int(version), model_name=model_name, experiment=experiment)
+
+
+@cli.command()
+@model_name_option
+@experiment_option
+def rollback(model_name: str | None, experiment: str | None) -> None:
+    """Make the champion before this one champion again; leaves a trace."""
+    from fer_experiments.stages import promote as stage
+
+    stage.rollback(model_name=model_name, experiment=experiment)
+
+
+@cli.command("registry")
+@model_name_option
+def registry_(model_name: str | None) -> None:
+    """Registered versions, their aliases, scores and why they are what they are."""
+    from fer_experiments.stages import promote as stage
+
+    stage.show(model_name=model_name)
 
 
 @cli.command("main")
 @text_option("backbones", "which to compare (default vgg16,resnet50)")
+@text_option("seeds", "several seeds, such as 0,1,2: each backbone is trained with each of them")
 @recipe_option
 @field_options([name for name in ALL_FIELDS if name != "backbone"])
 @experiment_option
 @dry_run_option
 def main_(
     backbones: str | None,
+    seeds: str | None,
     recipe: str | None,
     experiment: str | None,
     dry_run: bool,
@@ -204,7 +292,19 @@ def main_(
     names = [name.strip() for name in (backbones or "vgg16,resnet50").split(",")]
     if len(set(names)) != len(names):
         raise ConfigError(f"Expected each backbone once. Received: backbones={backbones}")
-    configs = [resolve(recipe, {**given(options), "backbone": name}) for name in names]
+    own = given(options)
+    chosen: list[Any] = [own.pop("seed", None)]
+    if seeds is not None:
+        if chosen != [None]:
+            raise UsageError("Expected one of seed and seeds. Received: both")
+        chosen = [check_value(FIELDS["seed"][1], seed) for seed in seeds.split(",")]
+        if len(set(chosen)) != len(chosen):
+            raise ConfigError(f"Expected each seed once. Received: seeds={seeds[:80]}")
+    configs = [
+        resolve(recipe, {**own, "backbone": name} | ({} if seed is None else {"seed": seed}))
+        for name in names
+        for seed in chosen
+    ]
     if dry_run:
         return _dry_run(configs, ["train", "finetune", "evaluate"])
     from fer_experiments.stages import main as stage

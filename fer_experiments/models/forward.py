@@ -41,5 +41,14 @@ def forward(
 
 def batch_size(model: keras.Model) -> int:
     """How many images go through at a time: fewer where they are up-sampled inside the model."""
-    side = model.get_layer(INPUT_END).output.shape[1]
+    side = max(_sides(model), default=model.input_shape[1])
     return max(16, int(_BATCH_AT_48 * min(1.0, (48 / side) ** 2)))
+
+
+def _sides(model: keras.Model) -> Iterator[int]:
+    """Pixels that each backbone in the model sees; an ensemble holds several."""
+    for layer in model.layers:
+        if layer.name == INPUT_END:
+            yield layer.output.shape[1]
+        elif hasattr(layer, "layers"):
+            yield from _sides(layer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fer_experiments import console
 from fer_experiments.config import Config, per_backbone
@@ -12,6 +13,7 @@ from fer_experiments.data.sources import open_source
 from fer_experiments.evaluation import figures
 from fer_experiments.models import backbones
 from fer_experiments.models import weights as pretrained
+from fer_experiments.tracking.models import LoggedModel, file_megabytes
 from fer_experiments.tracking.runs import run_link
 from fer_experiments.tracking.writer import Writer
 
@@ -22,6 +24,22 @@ class StageResult:
 
     run_id: str
     scores: dict[str, float]
+
+
+def cost_of(runs: Sequence[Any]) -> dict[str, float]:
+    """What the models of these runs took together: parameters, seconds of training."""
+    names = ("weights/parameters", "time/train_seconds_total")
+    return {
+        name: sum(run.data.metrics[name] for run in runs)
+        for name in names
+        if all(name in run.data.metrics for run in runs)
+    }
+
+
+def log_file_size(writer: Writer, logged: LoggedModel) -> None:
+    """How large the logged model is."""
+    if (size := file_megabytes(logged)) is not None:
+        writer.metrics({"weights/file_megabytes": size})
 
 
 def for_backbone(config: Config) -> Config:

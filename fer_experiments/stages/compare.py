@@ -1,77 +1,36 @@
-"""`compare`: every evaluated model on the same data, side by side."""
+"""`compare`: every evaluated model on the same data, side by side, and each pair's verdict."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from statistics import mean, stdev
 
 from fer_experiments import console
-from fer_experiments.errors import RunError
-from fer_experiments.evaluation import figures
-from fer_experiments.evaluation.metrics import Report, report
+from fer_experiments.evaluation import comparison, figures, html
+from fer_experiments.evaluation.comparison import Pair
 from fer_experiments.stages import common
-from fer_experiments.tracking.runs import compare_link, open_run, search, stored_arrays
+from fer_experiments.stages.evaluations import Evaluation, Found, evaluations
+from fer_experiments.tracking.runs import compare_link, histories, open_run
 from fer_experiments.tracking.writer import Writer
 
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The newest evaluation of one model."""
-
-    run: Any  # mlflow.entities.Run
-    label: str
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The run's tags."""
-        return dict(self.run.data.tags)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The run's scores."""
-        return dict(self.run.data.metrics)
-
-    @property
-    def fingerprint(self) -> str:
-        """The data that the model was judged on."""
-        return self.tags["dataset_fingerprint"]
-
-
-def evaluations(
-    *, dataset: str | None = None, experiment: str | None = None, fingerprint: str | None = None
-) -> tuple[list[Evaluation], list[Evaluation]]:
-    """The newest evaluation of each model on the data meant, and those on other data.
-
-    Args:
-        dataset: a dataset's name or the `dataset` that it was made from; None: of the newest run.
-        experiment: look nowhere else.
-        fingerprint: the very data, if it is known.
-
-    Raises:
-        RunError: no evaluated run.
-    """
-    runs = [
-        run
-        for run in search("evaluate", experiment=experiment)
-        if dataset is None
-        or dataset in (run.data.tags["dataset_name"], run.data.params.get("dataset"))
-    ]
-    if not runs:
-        on = f" on dataset={dataset}" if dataset else ""
-        raise RunError(f"Expected an evaluated run{on}. Found: none; run fer evaluate first")
-    newest: dict[tuple[str, str], Any] = {}
-    for run in runs:
-        tags = run.data.tags
-        newest.setdefault((tags["model_uri"], tags["dataset_fingerprint"]), run)
-    found = [Evaluation(run=run, label=_label(run)) for run in newest.values()]
-    same = fingerprint or found[0].fingerprint
-    return (
-        _with_unique_labels([e for e in found if e.fingerprint == same]),
-        [e for e in found if e.fingerprint != same],
-    )
+HEADER = (
+    "model", "val accuracy", "val macro-F1", "val clean accuracy", "val ECE",
+    "test accuracy", "test macro-F1", "test clean accuracy", "test ECE",
+    "parameters", "training s", "images/s", "MB",
+)  # fmt: skip
+PAIR_HEADER = (
+    "first", "second", "macro-F1 difference", "low", "high", "p (Holm)",
+    "accuracy difference", "low", "high", "McNemar p (Holm)",
+)  # fmt: skip
+FOOTNOTE = (
+    "Intervals are 95 %. A star marks scores on val of a model whose epoch (or temperature) was "
+    "picked on val: they flatter; test does not. Clean: without images that also stand in train. "
+    "Differences are paired over the same images, their p corrected for the number of pairs (Holm)."
+)
+# Verdicts that the terminal and the note show; the tables hold all.
+_MOST_VERDICTS = 6
 
 
 def run(
@@ -80,139 +39,245 @@ def run(
     experiment: str | None = None,
     fingerprint: str | None = None,
 ) -> common.StageResult:
-    """Writes and prints the table, and draws what a table does not show."""
-    same, other = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint)
-    ranked = sorted(same, key=lambda e: e.metrics["val/macro_f1"], reverse=True)
-    name = f"compare {len(ranked)} on {ranked[0].tags['dataset_name']}"
+    """Writes and prints the tables and verdicts, and draws what a table does not show."""
+    found = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint)
+    ranked = sorted(found.same, key=lambda e: e.metrics["val/macro_f1"], reverse=True)
+    best = ranked[0]
+    name = f"compare {len(ranked)} on {best.tags['dataset_name']}"
     with open_run("compare", name, experiment=experiment) as writer:
-        writer.tags({key: ranked[0].tags[key] for key in ("dataset_name", "dataset_fingerprint")})
-        reports = {
-            split: {e.label: r for e in ranked if (r := _stored_report(e, split)) is not None}
-            for split in ("val", "test")
-        }
-        _write_tables(writer, ranked)
-        _draw(writer, reports)
-        best = ranked[0]
+        writer.tags({key: best.tags[key] for key in ("dataset_name", "dataset_fingerprint")})
+        # Verdicts rest on test where there is one: no choice was made on it.
+        split = "test" if all("test/accuracy" in e.metrics for e in ranked) else "val"
+        paired = _pairs(ranked, split)
+        class_names = best.predictions(split).class_names
+        verdicts = [comparison.verdict(pair, class_names) for pair in paired]
+        shown = verdicts[:_MOST_VERDICTS]
+        if len(verdicts) > len(shown):
+            shown.append(f"and {len(verdicts) - len(shown)} more pairs: see {split}_pairs.csv")
+        pooled = _pooled(ranked)
+        apart = _apart(found)
+
         writer.metrics({"models": len(ranked), "best/val_macro_f1": best.metrics["val/macro_f1"]})
-        console.table(_HEADER, [_row(e) for e in ranked])
-        apart = _apart(other)
-        writer.note("\n".join([_markdown(ranked), "", _FOOTNOTE, *apart]))
+        _write_tables(writer, ranked, paired, split)
+        pictures = _draw(writer, ranked, paired, split)
+        seeds = ["", *_markdown(_POOLED_HEADER, pooled)] if pooled else []
+        text = [
+            *_markdown(HEADER, [_row(e) for e in ranked]),
+            *seeds,
+            "",
+            *(f"- {line}" for line in shown),
+            "",
+            FOOTNOTE,
+            *apart,
+        ]
+        writer.text("\n".join([*text, ""]), "comparison.md")
+        writer.note("\n".join(text))
+        writer.text(
+            html.page(
+                name,
+                f"Ranked by macro-F1 on val; verdicts from {split}. {FOOTNOTE}",
+                [
+                    html.Section("Models", tables=[html.Table(HEADER, [_row(e) for e in ranked])]),
+                    *(
+                        [html.Section("Seeds", tables=[html.Table(_POOLED_HEADER, pooled)])]
+                        if pooled
+                        else []
+                    ),
+                    html.Section(
+                        f"Verdicts on {split}",
+                        paragraphs=[*verdicts, *apart],
+                        tables=[html.Table(PAIR_HEADER, [_pair_row(p) for p in paired])]
+                        if paired
+                        else [],
+                    ),
+                    html.Section("Pictures", figures=pictures),
+                ],
+            ),
+            "comparison.html",
+        )
+        console.table(*_for_terminal(ranked))
+        if pooled:
+            console.table(_POOLED_HEADER, pooled)
         link = compare_link(
             [e.run.info.run_id for e in ranked], [e.run.info.experiment_id for e in ranked]
         )
         common.close(
             writer,
-            [_FOOTNOTE, *apart, f"side by side in MLflow: {link}"],
+            [*shown, FOOTNOTE, *apart, f"side by side in MLflow: {link}"],
             following="fer register",
         )
     return common.StageResult(run_id=writer.run_id, scores={"models": float(len(ranked))})
 
 
-_FOOTNOTE = (
-    "Intervals are 95 % (Wilson). Where a run keeps its best epoch, that epoch was picked on val, "
-    "so val flatters; test does not."
-)
-_HEADER = (
-    "model", "val accuracy", "val macro-F1", "test accuracy", "test macro-F1",
-    "parameters", "training s", "images/s",
-)  # fmt: skip
-
-
-def _label(run: Any) -> str:
-    params = run.data.params
-    tags = run.data.tags
-    return (
-        f"{tags['backbone']} {tags.get('source_stage', '')} {tags['recipe']} s{params['seed']}"
-    ).replace("  ", " ")
-
-
-def _with_unique_labels(found: Sequence[Evaluation]) -> list[Evaluation]:
-    labels = [e.label for e in found]
-    return [
-        e
-        if labels.count(e.label) == 1
-        else Evaluation(run=e.run, label=f"{e.label} {e.tags['source_run_id'][:6]}")
-        for e in found
-    ]
-
-
-def _stored_report(evaluation: Evaluation, split: str) -> Report | None:
-    if f"{split}/accuracy" not in evaluation.metrics:
-        return None
-    stored = stored_arrays(evaluation.run.info.run_id, f"{split}/probabilities.npz")
-    return report(
-        stored["probabilities"],
-        stored["labels"],
-        [str(name) for name in stored["class_names"]],
-        split=split,
+def _pairs(ranked: Sequence[Evaluation], split: str) -> list[Pair]:
+    said = [e.predictions(split) for e in ranked]
+    return comparison.pairs(
+        {e.label: s.probabilities for e, s in zip(ranked, said, strict=True)},
+        said[0].labels,
+        classes=len(said[0].class_names),
     )
 
 
 def _row(evaluation: Evaluation) -> list[str]:
     m = evaluation.metrics
+    star = "*" if evaluation.picked_on_val else ""
 
-    def accuracy(split: str) -> str:
+    def scores(split: str) -> list[str]:
         if f"{split}/accuracy" not in m:
-            return "–"
-        low, high = (m[f"{split}/interval/accuracy_{end}"] for end in ("low", "high"))
-        return f"{m[f'{split}/accuracy']:.1%} ({low:.1%}–{high:.1%})"
+            return ["–"] * 4
+        _, accuracy, macro_f1, ece = evaluation.scores_in_words(split)
+        clean = evaluation.scores_in_words(f"{split}/clean")[1] if has_clean(split) else "–"
+        mark = star if split == "val" else ""
+        return [accuracy + mark, macro_f1 + mark, clean + mark, ece]
+
+    def has_clean(split: str) -> bool:
+        return f"{split}/clean/accuracy" in m
 
     def plain(name: str, form: str) -> str:
         return format(m[name], form) if name in m else "–"
 
     return [
         evaluation.label,
-        accuracy("val"),
-        plain("val/macro_f1", ".3f"),
-        accuracy("test"),
-        plain("test/macro_f1", ".3f"),
+        *scores("val"),
+        *scores("test"),
         plain("weights/parameters", ",.0f"),
         plain("time/train_seconds_total", ".0f"),
         plain("time/val_images_per_second", ".0f"),
+        plain("weights/file_megabytes", ".1f"),
     ]
 
 
-def _markdown(ranked: Sequence[Evaluation]) -> str:
-    rows = [list(_HEADER), ["---", *["---:"] * (len(_HEADER) - 1)], *map(_row, ranked)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def _for_terminal(ranked: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
+    """The columns that fit, without those that nobody has."""
+    wanted = [i for i, head in enumerate(HEADER) if "clean" not in head and head != "MB"]
+    rows = [_row(e) for e in ranked]
+    wanted = [i for i in wanted if any(row[i] != "–" for row in rows)]
+    return [HEADER[i] for i in wanted], [[row[i] for i in wanted] for row in rows]
 
 
-def _write_tables(writer: Writer, ranked: Sequence[Evaluation]) -> None:
-    writer.text(_markdown(ranked) + f"\n\n{_FOOTNOTE}\n", "comparison.md")
-    names = sorted({name for e in ranked for name in e.metrics if not name.startswith("system/")})
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["model", "run_id", "source_run_id", "model_uri", *names])
+_POOLED_HEADER = ("seeds pooled", "seeds", "split", "accuracy", "macro-F1")
+
+
+def _pooled(ranked: Sequence[Evaluation]) -> list[list[str]]:
+    """Mean and standard deviation over seeds, where models differ in the seed alone."""
+    families: dict[tuple[object, ...], list[Evaluation]] = {}
     for e in ranked:
-        keys = [e.label, e.run.info.run_id, e.tags["source_run_id"], e.tags["model_uri"]]
-        table.writerow([*keys, *(e.metrics.get(name, "") for name in names)])
-    writer.text(text.getvalue(), "comparison.csv")
+        families.setdefault(e.family, []).append(e)
+    rows = []
+    for members in families.values():
+        seeds = sorted({int(e.run.data.params["seed"]) for e in members})
+        if len(seeds) < 2:
+            continue
+        one_each = {e.run.data.params["seed"]: e for e in reversed(members)}.values()
+        for split in ("val", "test"):
+            if all(f"{split}/accuracy" in e.metrics for e in one_each):
+                first = next(iter(one_each))
+                rows.append(
+                    [
+                        f"{first.tags['backbone']} {first.tags['source_stage']} "
+                        f"{first.tags['recipe']}",
+                        ", ".join(map(str, seeds)),
+                        split,
+                        *(
+                            f"{mean(values):{form}} ± {stdev(values):{form}}"
+                            for score, form in (("accuracy", ".1%"), ("macro_f1", ".3f"))
+                            for values in [[e.metrics[f"{split}/{score}"] for e in one_each]]
+                        ),
+                    ]
+                )
+    return rows
+
+
+def _pair_row(pair: Pair) -> list[str]:
+    return [
+        pair.first,
+        pair.second,
+        *(f"{v:+.4f}" for v in (pair.macro_f1.value, pair.macro_f1.low, pair.macro_f1.high)),
+        f"{pair.p_macro_f1:.4f}",
+        *(f"{v:+.4f}" for v in (pair.accuracy.value, pair.accuracy.low, pair.accuracy.high)),
+        f"{pair.p_accuracy:.4g}",
+    ]
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _write_tables(
+    writer: Writer, ranked: Sequence[Evaluation], paired: Sequence[Pair], split: str
+) -> None:
+    names = sorted({name for e in ranked for name in e.metrics if not name.startswith("system/")})
+    rows = [
+        [
+            e.label,
+            e.run.info.run_id,
+            e.tags["source_run_id"],
+            e.tags["model_uri"],
+            e.picked_on_val,
+            *(e.metrics.get(name, "") for name in names),
+        ]
+        for e in ranked
+    ]
+    keys = ["model", "run_id", "source_run_id", "model_uri", "picked_on_val"]
+    writer.text(_csv([[*keys, *names], *rows]), "comparison.csv")
+    if paired:
+        writer.text(_csv([PAIR_HEADER, *map(_pair_row, paired)]), f"{split}_pairs.csv")
     columns = zip(*map(_row, ranked), strict=True)
     writer.table(
-        {head: list(values) for head, values in zip(_HEADER, columns, strict=True)},
+        {head: list(values) for head, values in zip(HEADER, columns, strict=True)},
         "comparison.json",
     )
 
 
-def _draw(writer: Writer, reports: dict[str, dict[str, Report]]) -> None:
-    for split, by_model in reports.items():
-        if by_model:
-            writer.figure(
-                figures.headline_scores(by_model, title=f"{split}: accuracy and macro-F1"),
-                f"{split}_scores.png",
-            )
-            writer.figure(
-                figures.per_class_f1(by_model, title=f"{split}: F1 of each class"),
-                f"{split}_per_class_f1.png",
-            )
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
-def _apart(other: Sequence[Evaluation]) -> list[str]:
-    """Names what was left out because it was judged on other images."""
-    if not other:
-        return []
-    names = ", ".join(
-        f"{e.label} on {e.tags['dataset_name']} {e.fingerprint[:8]}" for e in other[:5]
-    )
-    more = f" and {len(other) - 5} more" if len(other) > 5 else ""
-    return [f"not compared, judged on other data: {names}{more}"]
+def _draw(
+    writer: Writer, ranked: Sequence[Evaluation], paired: Sequence[Pair], split: str
+) -> list[tuple[str, bytes]]:
+    """Draws, logs, and returns (caption, PNG) for the report."""
+    reports = {e.label: e.report(split) for e in ranked}
+    drawn = {
+        f"{split}_scores": figures.headline_scores(
+            reports, title=f"{split}: accuracy and macro-F1"
+        ),
+        f"{split}_per_class_f1": figures.per_class_f1(reports, title=f"{split}: F1 of each class"),
+    }
+    if paired:
+        drawn[f"{split}_differences"] = figures.differences(
+            [
+                (f"{p.first} − {p.second}", p.macro_f1.value, p.macro_f1.low, p.macro_f1.high)
+                for p in paired
+            ],
+            title=f"{split}: paired differences in macro-F1",
+        )
+    curves = {e.label: h for e in ranked if (h := histories(e.tags["source_run_id"]))}
+    if curves:
+        drawn["learning_curves"] = figures.learning_curves_overlaid(
+            curves, title="Learning curves on val"
+        )
+    pictures = []
+    for name, figure in drawn.items():
+        writer.figure(figure, f"{name}.png")
+        pictures.append((name.replace("_", " "), figures.png(figure)))
+    return pictures
+
+
+def _apart(found: Found) -> list[str]:
+    """Names what was left out because it was judged on other images, or otherwise."""
+    lines = []
+    for why, those in (
+        ("judged on other data", found.other),
+        ("judged by an older version of the scores (run fer evaluate again)", found.older),
+    ):
+        if those:
+            names = ", ".join(
+                f"{e.label} on {e.tags['dataset_name']} {e.fingerprint[:8]}" for e in those[:5]
+            )
+            more = f" and {len(those) - 5} more" if len(those) > 5 else ""
+            lines.append(f"not compared, {why}: {names}{more}")
+    return lines

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fer_experiments import console
 from fer_experiments.config import Config
+from fer_experiments.data.audit import without_twin
 from fer_experiments.data.prepared import PreparedDataset, prepare
 from fer_experiments.errors import DataError, RunError
 from fer_experiments.evaluation import figures
 from fer_experiments.evaluation.metrics import Report, report
+from fer_experiments.evaluation.predictions import Views, test_time_views
+from fer_experiments.evaluation.words import top_confusions
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
+from fer_experiments.stages.evaluations import FORMAT, FORMAT_TAG
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.models import LoggedModel, describe, load, model_of
 from fer_experiments.tracking.runs import get_run, open_run, search
@@ -25,6 +30,14 @@ if TYPE_CHECKING:
     import keras
 
 SPLITS = ("val", "test")
+# Stages whose runs log a model.
+MODEL_STAGES = ("train", "finetune", "calibrate", "ensemble")
+# Scores that are also given of the images without a twin in train, and of test-time augmentation.
+_HEADLINE = (
+    "accuracy", "interval/accuracy_low", "interval/accuracy_high",
+    "macro_f1", "interval/macro_f1_low", "interval/macro_f1_high",
+    "balanced_accuracy", "log_loss", "calibration/ece", "images",
+)  # fmt: skip
 
 
 def run(
@@ -34,6 +47,7 @@ def run(
     model: str | None = None,
     data: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
+    tta: str = "none",
     experiment: str | None = None,
 ) -> common.StageResult:
     """Judges one model; writes scores, figures, predictions.
@@ -44,19 +58,22 @@ def run(
         model: a model URI such as `models:/emotion-fer2013@champion`.
         data: fields of DataConfig that differ from the data that the model was trained on.
         fingerprint: of the prepared data, where it is known.
+        tta: test-time augmentation, reported beside the plain scores; see `predictions.views`.
         experiment: where to write, and the only place to look.
 
     Without any of the first three: the champion, else the newest fine-tuned run.
 
     Raises:
         RunError: there is no such run or model.
+        UsageError: `tta` is none of the ways.
         DataError: the data has other classes or another image size than the model.
     """
+    views = test_time_views(tta)
     logged = choose(run_id=run_id, backbone=backbone, model=model, experiment=experiment)
     config = logged.config.replace(**(data or {}))
     if data:
         common.check_source(config)
-    source = get_run(logged.source_run_id, stages=("train", "finetune"))
+    source = get_run(logged.source_run_id, stages=MODEL_STAGES)
     name = common.run_name(config, f"evaluate {source.data.tags['stage']}")
     with open_run(
         "evaluate",
@@ -66,6 +83,7 @@ def run(
             "source_run_id": logged.source_run_id,
             "source_stage": source.data.tags["stage"],
             "model_uri": logged.uri,
+            FORMAT_TAG: str(FORMAT),
         },
     ) as writer:
         prepared = (
@@ -77,9 +95,9 @@ def run(
         common.identify(writer, config, prepared)
         console.load_keras()
         label = common.run_name(config, source.data.tags["stage"])
-        reports = judge(writer, load(logged), prepared, logged, label=label)
+        reports = judge(writer, load(logged), prepared, logged, label=label, views=views)
         # After the scores: MLflow's comparison opens on the metric that was logged first.
-        cost = ("weights/parameters", "time/train_seconds_total")
+        cost = ("weights/parameters", "weights/file_megabytes", "time/train_seconds_total")
         trained = source.data.metrics
         writer.metrics({name: trained[name] for name in cost if name in trained})
         _describe(writer, config, prepared, reports, logged)
@@ -88,8 +106,8 @@ def run(
         run_id=writer.run_id,
         scores={
             f"{split}/{score}": value
-            for split, r in reports.items()
-            for score, value in r.scores().items()
+            for split, judged in reports.items()
+            for score, value in judged.report.scores().items()
         },
     )
 
@@ -102,7 +120,7 @@ def choose(
     if len(given) > 1:
         raise RunError(f"Expected one of run_id, backbone and model. Received: {', '.join(given)}")
     if run_id:
-        return model_of(get_run(run_id, stages=("train", "finetune")))
+        return model_of(get_run(run_id, stages=MODEL_STAGES))
     if model:
         return describe(model)
     champion = None if backbone else registry.newest_champion()
@@ -123,6 +141,17 @@ def choose(
     return model_of(found[0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What was found of one split."""
+
+    report: Report
+    clean: Report | None  # of the images without a twin in train; None: no image has one
+    augmented: Report | None  # with test-time augmentation
+    probabilities: np.ndarray  # (N, C)
+    without_twin: np.ndarray  # (N,) bool
+
+
 def judge(
     writer: Writer,
     model: keras.Model,
@@ -130,11 +159,12 @@ def judge(
     logged: LoggedModel,
     *,
     label: str,
-) -> dict[str, Report]:
+    views: Views | None = None,
+) -> dict[str, Judged]:
     """Predicts val and test, writes scores, figures and predictions of each."""
     from fer_experiments.evaluation.predictions import predict
 
-    reports: dict[str, Report] = {}
+    found: dict[str, Judged] = {}
     for split in SPLITS:
         images, labels = prepared.split(split)
         if not len(images):
@@ -143,11 +173,100 @@ def judge(
         started = time.perf_counter()
         probabilities = predict(model, images)
         seconds = time.perf_counter() - started
-        reports[split] = report(probabilities, labels, prepared.class_names, split=split)
-        _log_report(writer, reports[split], logged, title=f"{label} on {split}")
+
+        def reported(rows: Any, p: np.ndarray, y: np.ndarray = labels, of: str = split) -> Report:
+            return report(p[rows], y[rows], prepared.class_names, split=of)
+
+        alone = without_twin(prepared, split)
+        judged = Judged(
+            report=reported(slice(None), probabilities),
+            clean=reported(alone, probabilities) if alone.any() else None,
+            augmented=reported(slice(None), predict(model, images, views=views)) if views else None,
+            probabilities=probabilities,
+            without_twin=alone,
+        )
+        _log_scores(writer, judged, split, logged)
+        _log_report(writer, judged.report, title=f"{label} on {split}")
+        _draw(writer, judged, images, labels, title=f"{label} on {split}")
+        _log_predictions(writer, prepared, split, judged)
         writer.metrics({f"time/{split}_images_per_second": len(images) / seconds})
-        _log_predictions(writer, prepared, split, probabilities)
-    return reports
+        found[split] = judged
+    if found:
+        _explain(writer, model, prepared, found, label=label)
+    return found
+
+
+def _log_scores(writer: Writer, judged: Judged, split: str, logged: LoggedModel) -> None:
+    scores = {f"{split}/{name}": value for name, value in judged.report.scores().items()}
+    scores[f"{split}/images_with_twin"] = float((~judged.without_twin).sum())
+    for prefix, part in (("clean", judged.clean), ("tta", judged.augmented)):
+        if part is not None:
+            own = part.scores()
+            scores |= {f"{split}/{prefix}/{name}": own[name] for name in _HEADLINE if name in own}
+    writer.metrics(scores, model_id=logged.model_id)
+
+
+def _draw(
+    writer: Writer, judged: Judged, images: np.ndarray, labels: np.ndarray, *, title: str
+) -> None:
+    """What neither the table nor the confusion matrix shows."""
+    r, split = judged.report, judged.report.split
+    drawn = {
+        "reliability": figures.reliability(r.calibration, title=f"{title}: reliability"),
+        "curves": figures.roc_and_precision_recall(
+            labels, judged.probabilities, r.class_names, title=title
+        ),
+    }
+    if (judged.probabilities.argmax(axis=1) != labels).any():
+        drawn["confident_mistakes"] = figures.mistakes(
+            images, labels, judged.probabilities, r.class_names, title=f"{title}: surest mistakes"
+        )
+    drawn["least_certain"] = figures.uncertain(
+        images, labels, judged.probabilities, r.class_names, title=f"{title}: least certain"
+    )
+    for name, figure in drawn.items():
+        writer.figure(figure, f"{split}/{name}.png")
+    words = top_confusions(r.confusion, r.class_names)
+    if words:
+        writer.text("\n".join(words) + "\n", f"{split}/top_confusions.txt")
+
+
+def _explain(
+    writer: Writer,
+    model: keras.Model,
+    prepared: PreparedDataset,
+    found: Mapping[str, Judged],
+    *,
+    label: str,
+) -> None:
+    """Where the model looks: one image of each class named rightly and one named wrongly."""
+    from fer_experiments.evaluation.explanations import grad_cam, has_maps
+
+    if not has_maps(model):
+        return
+    split = next(reversed(found))
+    judged = found[split]
+    images, labels = prepared.split(split)
+    predicted = judged.probabilities.argmax(axis=1)
+    sure = judged.probabilities.max(axis=1)
+    chosen = [
+        int(rows[sure[rows].argmax()])
+        for right in (True, False)
+        for i in range(len(prepared.class_names))
+        if len(rows := np.flatnonzero((labels == i) & ((predicted == i) == right)))
+    ]
+    maps = grad_cam(model, images[chosen], predicted[chosen])
+    writer.figure(
+        figures.heat_maps(
+            images[chosen],
+            maps,
+            labels[chosen],
+            judged.probabilities[chosen],
+            prepared.class_names,
+            title=f"{label} on {split}: where the model looks (Grad-CAM)",
+        ),
+        f"{split}/grad_cam.png",
+    )
 
 
 def _check_fit(logged: LoggedModel, prepared: PreparedDataset) -> None:
@@ -163,10 +282,8 @@ def _check_fit(logged: LoggedModel, prepared: PreparedDataset) -> None:
         )
 
 
-def _log_report(writer: Writer, judged: Report, logged: LoggedModel, *, title: str) -> None:
+def _log_report(writer: Writer, judged: Report, *, title: str) -> None:
     split = judged.split
-    scores = {f"{split}/{name}": value for name, value in judged.scores().items()}
-    writer.metrics(scores, model_id=logged.model_id)
     for shares, name in ((False, "confusion_counts"), (True, "confusion_shares")):
         writer.figure(figures.confusion(judged, title=title, shares=shares), f"{split}/{name}.png")
     writer.json(
@@ -191,9 +308,8 @@ def _log_report(writer: Writer, judged: Report, logged: LoggedModel, *, title: s
     )
 
 
-def _log_predictions(
-    writer: Writer, prepared: PreparedDataset, split: str, probabilities: np.ndarray
-) -> None:
+def _log_predictions(writer: Writer, prepared: PreparedDataset, split: str, judged: Judged) -> None:
+    probabilities = judged.probabilities
     part = prepared.slice(split)
     ids, labels = np.asarray(prepared.ids[part]), np.asarray(prepared.labels[part])
     names = np.array(prepared.class_names)
@@ -205,11 +321,18 @@ def _log_predictions(
             "predicted": names[predicted].tolist(),
             "correct": (labels == predicted).tolist(),
             "confidence": probabilities.max(axis=1).round(4).tolist(),
+            "without_twin": judged.without_twin.tolist(),
         },
         f"{split}/predictions.json",
     )
     writer.arrays(
-        {"ids": ids, "labels": labels, "probabilities": probabilities, "class_names": names},
+        {
+            "ids": ids,
+            "labels": labels,
+            "probabilities": probabilities,
+            "without_twin": judged.without_twin,
+            "class_names": names,
+        },
         f"{split}/probabilities.npz",
     )
 
@@ -218,42 +341,63 @@ def _describe(
     writer: Writer,
     config: Config,
     prepared: PreparedDataset,
-    reports: Mapping[str, Report],
+    found: Mapping[str, Judged],
     logged: LoggedModel,
 ) -> None:
     rows = [
         f"**{config.model.backbone}**, recipe `{config.recipe}`, judged on {prepared.name}.",
         "",
-        "| split | images | accuracy (95 % interval) | macro-F1 |",
-        "|---|---:|---:|---:|",
+        "| images | number | accuracy (95 % interval) | macro-F1 (95 % interval) | ECE |",
+        "|---|---:|---:|---:|---:|",
+        *(
+            f"| {name} | {r.images} | {_interval(r, 'accuracy', '.1%')} "
+            f"| {_interval(r, 'macro_f1', '.3f')} | {r.calibration.ece:.3f} |"
+            for name, r in _parts(found)
+        ),
     ]
-    for split, r in reports.items():
-        low, high = r.accuracy_interval
-        rows.append(
-            f"| {split} | {r.images} | {r.accuracy:.1%} ({low:.1%} to {high:.1%}) "
-            f"| {r.macro_f1:.3f} |"
-        )
+    if any("clean" in name for name, _ in _parts(found)):
+        rows += ["", "clean: images whose pixels do not also stand in the training images."]
     if config.train.keep_epoch == "best":
         rows += ["", "The model's epoch was picked on val: val is a little flattering."]
-    rows += [
-        f"{split}: only {r.predicted_classes} of {len(r.class_names)} classes are ever predicted."
-        for split, r in reports.items()
-        if r.predicted_classes < len(r.class_names)
-    ]
+    for split, judged in found.items():
+        r = judged.report
+        if r.predicted_classes < len(r.class_names):
+            rows.append(
+                f"{split}: only {r.predicted_classes} of {len(r.class_names)} classes are ever "
+                "predicted."
+            )
+        rows += ["", *(f"- {split}: {line}" for line in top_confusions(r.confusion, r.class_names))]
     rows += ["", f"Model `{logged.uri}` of run `{logged.source_run_id}`"]
     writer.note("\n".join(rows))
 
 
-def _lines(name: str, prepared: PreparedDataset, reports: Mapping[str, Report]) -> list[str]:
-    lines = [f"{name} on {prepared.name}"]
-    for split, r in reports.items():
-        low, high = r.accuracy_interval
-        lines.append(
-            f"{split:5} accuracy {r.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}), "
-            f"macro-F1 {r.macro_f1:.3f}, log-loss {r.log_loss:.3f}, {r.images} images"
-        )
-    if "test" not in reports:
+def _parts(found: Mapping[str, Judged]) -> list[tuple[str, Report]]:
+    """Every report under its name; `clean` only where it judges other images than the whole."""
+    parts = []
+    for split, judged in found.items():
+        parts.append((split, judged.report))
+        if judged.clean is not None and judged.clean.images < judged.report.images:
+            parts.append((f"{split} clean", judged.clean))
+        if judged.augmented is not None:
+            parts.append((f"{split} with TTA", judged.augmented))
+    return parts
+
+
+def _interval(r: Report, score: str, form: str) -> str:
+    i = r.intervals[score]
+    return f"{i.value:{form}} ({i.low:{form}} to {i.high:{form}})"
+
+
+def _lines(name: str, prepared: PreparedDataset, found: Mapping[str, Judged]) -> list[str]:
+    lines = [f"{name} on {prepared.name} (95 % intervals)"]
+    lines += [
+        f"{part:5} accuracy {_interval(r, 'accuracy', '.1%')}, macro-F1 "
+        f"{_interval(r, 'macro_f1', '.3f')}, log-loss {r.log_loss:.3f}, "
+        f"ECE {r.calibration.ece:.3f}, {r.images} images"
+        for part, r in _parts(found)
+    ]
+    if "test" not in found:
         lines.append("there are no test images: only val was scored")
-    if console.is_terminal() and "val" in reports:
-        lines.append(reports["val"].text.rstrip())
+    if console.is_terminal() and "val" in found:
+        lines.append(found["val"].report.text.rstrip())
     return lines

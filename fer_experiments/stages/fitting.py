@@ -120,6 +120,7 @@ def fit_and_log(
         "learning_curves.png",
     )
     logged = log_model(writer, model, config=config, prepared=prepared)
+    common.log_file_size(writer, logged)
     scores = {name: value for name, value in result.kept.items() if name.startswith("val/")}
     writer.note(_note(config, prepared, phase, result, logged.uri))
     return common.StageResult(run_id=writer.run_id, scores=scores)

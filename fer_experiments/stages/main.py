@@ -13,16 +13,18 @@ def run(configs: Sequence[Config], *, experiment: str | None = None) -> common.S
     """The whole job as one parent run with a nested run per stage.
 
     Args:
-        configs: one per backbone, alike in everything else.
+        configs: one per backbone and seed, alike in everything else.
         experiment: where to write.
     """
     for config in configs:
         common.for_backbone(config)
     first = configs[0]
-    names = [config.model.backbone for config in configs]
-    name = f"main {' '.join(names)} {first.recipe} s{first.train.seed}"
+    names = list(dict.fromkeys(config.model.backbone for config in configs))
+    seeds = list(dict.fromkeys(str(config.train.seed) for config in configs))
+    name = f"main {' '.join(names)} {first.recipe} s{','.join(seeds)}"
     with open_run("main", name, experiment=experiment) as writer:
-        writer.params({**first.flat(), "backbone": ",".join(names)})
+        together = {"backbone": ",".join(names), "seed": ",".join(seeds)}
+        writer.params({**first.flat(), **together})
         writer.tags({"recipe": first.recipe, "backbone": ",".join(names)})
         prepared = prepare.run(first)
         writer.params({"dataset_fingerprint": prepared.fingerprint})
@@ -31,8 +33,9 @@ def run(configs: Sequence[Config], *, experiment: str | None = None) -> common.S
             trained = train.run(config)
             tuned = finetune.run({}, run_id=trained.run_id)
             judged = evaluate.run(run_id=tuned.run_id)
+            whose = config.model.backbone + (f"_s{config.train.seed}" if len(seeds) > 1 else "")
             scores |= {
-                f"{config.model.backbone}/{key.replace('/', '_')}": judged.scores[key]
+                f"{whose}/{key.replace('/', '_')}": judged.scores[key]
                 for key in ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
                 if key in judged.scores
             }

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, dataclass
 
-from fer_experiments.errors import ConfigError
+from fer_experiments.errors import ConfigError, DataError
+from fer_experiments.evaluation.statistics import Difference
+from fer_experiments.evaluation.statistics import compare as compare_paired
 from fer_experiments.stages import common, evaluate
-from fer_experiments.stages.compare import Evaluation, evaluations
+from fer_experiments.stages.evaluations import Evaluation, evaluations, newest_of
 from fer_experiments.tracking import registry
-from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Version
+from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Thresholds, Version
 from fer_experiments.tracking.runs import config_of, open_run
 from fer_experiments.tracking.writer import Writer
 
 DEFAULT_METRIC = "val/macro_f1"
-DEFAULT_MIN_IMPROVEMENT = 0.005
 METRICS = tuple(
     f"val/{name}"
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss")
 )
 
 
-def check(metric: str, min_improvement: float) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What became of the candidate, and the numbers that it rests on."""
+
+    candidate: Evaluation
+    champion: Evaluation | None  # as judged on the candidate's val; None: there was none
+    difference: Difference | None  # in the metric, candidate less champion
+    refusals: list[str]  # why it did not replace the champion
+    shortfalls: list[str]  # what it lacks by itself
+
+
+def check(metric: str, thresholds: Thresholds) -> None:
     """Raises ConfigError for what register must not look at, or cannot."""
     if metric not in METRICS:
         raise ConfigError(
             f"Expected metric to be one of {', '.join(METRICS)}: choices are made on val, never "
             f"on test. Received: metric={metric[:80]}"
         )
-    if not 0 < min_improvement < 1:
-        raise ConfigError(
-            "Expected min_improvement to be above 0 and below 1. "
-            f"Received: min_improvement={min_improvement:g}"
-        )
+    for name, value in asdict(thresholds).items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"Expected {name} to be 0 to 1. Received: {name}={value:g}")
 
 
 def run(
     *,
     metric: str = DEFAULT_METRIC,
-    min_improvement: float = DEFAULT_MIN_IMPROVEMENT,
+    thresholds: Thresholds | None = None,
     model_name: str | None = None,
     dataset: str | None = None,
     experiment: str | None = None,
@@ -47,92 +58,127 @@ def run(
 
     Args:
         metric: a score on val.
-        min_improvement: by how much the champion must be beaten.
+        thresholds: what a candidate must reach to replace a champion.
         model_name: the registered model; None: `emotion-<dataset name>`.
         dataset: see `compare`; None: the data of the newest evaluation.
         experiment: where to write, and the only place to look.
         fingerprint: the very data, if it is known.
     """
-    check(metric, min_improvement)
-    same, _ = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint)
+    asked = thresholds or Thresholds()
+    check(metric, asked)
+    same = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint).same
     best = same[0]
     for candidate in same[1:]:
         if registry.is_better(metric, candidate.metrics[metric], best.metrics[metric]):
             best = candidate
     name = model_name or registry.registered_name(best.tags["dataset_name"])
-    with open_run(
-        "register",
-        f"register {name}",
-        experiment=experiment,
-        tags={
-            key: best.tags[key]
-            for key in ("dataset_name", "dataset_fingerprint", "source_run_id", "model_uri")
-        },
-    ) as writer:
-        writer.params({"metric": metric, "min_improvement": min_improvement, "model_name": name})
+    with (
+        registry.one_at_a_time(name),
+        open_run(
+            "register",
+            f"register {name}",
+            experiment=experiment,
+            tags={
+                key: best.tags[key]
+                for key in ("dataset_name", "dataset_fingerprint", "source_run_id", "model_uri")
+            },
+        ) as writer,
+    ):
+        writer.params({"metric": metric, "model_name": name, **asdict(asked)})
         champion = registry.alias_holder(name, CHAMPION)
-        champion_scores = _scores_of(champion, best, experiment)
-        lines = _settle(name, best, champion, champion_scores, metric, min_improvement)
-        writer.metrics(
-            {f"candidate/{metric.replace('/', '_')}": best.metrics[metric]}
-            | (
-                {f"champion/{metric.replace('/', '_')}": champion_scores[metric]}
-                if champion_scores
-                else {}
-            )
-        )
+        decision = _decide(best, champion, metric, asked, experiment)
+        lines = _settle(name, champion, decision, metric, asked)
+        writer.metrics(_figures(decision, metric))
         writer.note("\n\n".join(lines))
         _close(writer, lines, name)
     return common.StageResult(run_id=writer.run_id, scores={metric: best.metrics[metric]})
 
 
-def _scores_of(
-    champion: Version | None, best: Evaluation, experiment: str | None
-) -> dict[str, float] | None:
-    """The champion's scores on the candidate's val; judged now if they are not known yet."""
-    if champion is None:
-        return None
+def _decide(
+    best: Evaluation,
+    champion: Version | None,
+    metric: str,
+    thresholds: Thresholds,
+    experiment: str | None,
+) -> Decision:
+    shortfalls = registry.shortfalls(best.metrics, thresholds)
+    if champion is None or champion.model_uri == best.tags["model_uri"]:
+        return Decision(
+            candidate=best, champion=None, difference=None, refusals=[], shortfalls=shortfalls
+        )
+    judged = _champion_judged(champion, best, experiment)
+    difference = _difference(best, judged, metric)
+    refusals = registry.gate(
+        metric,
+        candidate=best.metrics,
+        champion=judged.metrics,
+        difference=difference,
+        thresholds=thresholds,
+    )
+    return Decision(
+        candidate=best,
+        champion=judged,
+        difference=difference,
+        refusals=refusals,
+        shortfalls=shortfalls,
+    )
+
+
+def _champion_judged(champion: Version, best: Evaluation, experiment: str | None) -> Evaluation:
+    """The champion's evaluation on the candidate's data; made now if there is none yet."""
     # The whole store: the champion may have been judged in another experiment.
-    same, _ = evaluations(fingerprint=best.fingerprint)
-    for known in same:
+    for known in evaluations(fingerprint=best.fingerprint).same:
         if known.tags["model_uri"] == champion.model_uri:
-            return known.metrics
+            return known
     judged = evaluate.run(
         model=champion.model_uri,
         fingerprint=best.fingerprint,
         data=asdict(config_of(best.run).data),
         experiment=experiment,
     )
-    return judged.scores
+    return newest_of(judged.run_id)
+
+
+def _difference(best: Evaluation, champion: Evaluation, metric: str) -> Difference:
+    own, other = best.predictions("val"), champion.predictions("val")
+    if own.ids.tolist() != other.ids.tolist():
+        raise DataError(
+            "Expected candidate and champion to be judged on the same val images in one order. "
+            f"Received: evaluations {best.run.info.run_id} and {champion.run.info.run_id}, whose "
+            "images differ; evaluate both again"
+        )
+    compared = compare_paired(
+        own.labels, own.probabilities, other.probabilities, classes=len(own.class_names)
+    )
+    return compared.differences[metric.removeprefix("val/")]
 
 
 def _settle(
     name: str,
-    best: Evaluation,
     champion: Version | None,
-    champion_scores: dict[str, float] | None,
+    decision: Decision,
     metric: str,
-    min_improvement: float,
+    thresholds: Thresholds,
 ) -> list[str]:
     """Registers, moves the alias, and tells in lines what was decided and why."""
+    best = decision.candidate
     score = f"{metric} {best.metrics[metric]:.4f}"
     if champion is not None and champion.model_uri == best.tags["model_uri"]:
         return [f"{best.label} is already champion (version {champion.number}, {score})"]
-    if champion is None or champion_scores is None:
-        alias, reason = CHAMPION, "the first version"
-    elif refusal := registry.gate(
-        metric,
-        candidate=best.metrics,
-        champion=champion_scores,
-        min_improvement=min_improvement,
-    ):
-        alias, reason = CHALLENGER, refusal
+    alias = CHALLENGER if decision.refusals else CHAMPION
+    if champion is None or decision.champion is None or decision.difference is None:
+        reason = "the first version"
+        if decision.shortfalls:
+            reason += f", although {' and '.join(decision.shortfalls)}"
+    elif decision.refusals:
+        reason = "; ".join(decision.refusals)
     else:
-        alias = CHAMPION
-        reason = f"better than version {champion.number} ({champion_scores[metric]:.4f})"
-    if shortfalls := registry.shortfalls(best.metrics):
-        reason += f", although {' and '.join(shortfalls)}"
-
+        d = decision.difference
+        reason = (
+            f"better than version {champion.number} "
+            f"({decision.champion.metrics[metric]:.4f}) by {d.value:+.4f}, 95 % interval "
+            f"{d.low:+.4f} to {d.high:+.4f} on the same images"
+        )
     version = registry.version_of(name, best.tags["model_uri"])
     holder = registry.alias_holder(name, alias)
     if version is not None and holder is not None and holder.number == version.number:
@@ -141,37 +187,75 @@ def _settle(
         version = registry.add_version(
             name,
             best.tags["model_uri"],
-            description=_model_card(best, metric),
+            description=_model_card(best),
             tags={
-                "backbone": best.tags["backbone"],
-                "recipe": best.tags["recipe"],
+                **{key: best.tags[key] for key in ("backbone", "recipe", "source_run_id")},
                 "dataset_fingerprint": best.fingerprint,
-                "source_run_id": best.tags["source_run_id"],
                 "evaluation_run_id": best.run.info.run_id,
-                metric: f"{best.metrics[metric]:.6f}",
+                **{
+                    score: f"{best.metrics[score]:.6f}"
+                    for score in dict.fromkeys((metric, "val/accuracy", "val/macro_f1"))
+                },
             },
         )
-    registry.set_alias(version, alias, tags={"decision": alias, "decision_reason": reason})
+    registry.set_alias(
+        version,
+        alias,
+        tags={
+            "decision": alias,
+            "decision_reason": reason,
+            "decision_numbers": json.dumps(
+                {"metric": metric, **asdict(thresholds), **_figures(decision, metric)}
+            ),
+        },
+    )
     return [f"{best.label} is version {version.number} of {name}, now {alias} ({score}): {reason}"]
 
 
-def _model_card(best: Evaluation, metric: str) -> str:
-    m = best.metrics
+def _figures(decision: Decision, metric: str) -> dict[str, float]:
+    """The numbers behind the decision, as metrics."""
+    plain = metric.replace("/", "_")
+    figures = {f"candidate/{plain}": decision.candidate.metrics[metric]}
+    if decision.champion is not None and decision.difference is not None:
+        figures[f"champion/{plain}"] = decision.champion.metrics[metric]
+        d = decision.difference
+        figures |= {
+            "difference/value": d.value,
+            "difference/low": d.low,
+            "difference/high": d.high,
+            "difference/p": d.p,
+        }
+    return figures
+
+
+def _model_card(best: Evaluation) -> str:
     params = best.run.data.params
-    low, high = (m[f"val/interval/accuracy_{end}"] for end in ("low", "high"))
-    return "\n".join(
-        [
-            f"{best.label}: {params['backbone']} with weights `{params['weights']}`, "
-            f"cut `{params['cut']}`, trained on {best.tags['dataset_name']}.",
-            "",
-            f"val: {metric.removeprefix('val/')} {m[metric]:.4f}, accuracy "
-            f"{m['val/accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}, "
-            f"{m['val/images']:.0f} images).",
-            "",
-            "Input: float32 pixels 0–255, grey, one face filling the image. Not for judging "
-            "people: the labels are guesses of how a face looks, not of what a person feels.",
-        ]
-    )
+    rows = [
+        f"{best.label}: {params['backbone']} with weights `{params['weights']}`, "
+        f"cut `{params['cut']}`, recipe `{params['recipe']}`, trained on "
+        f"{best.tags['dataset_name']} (dataset `{params['dataset']}`, "
+        f"fingerprint `{best.fingerprint[:16]}`).",
+        "",
+        "| | images | accuracy (95 % interval) | macro-F1 (95 % interval) | ECE |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for split in ("val", "val/clean", "test", "test/clean"):
+        if f"{split}/accuracy" in best.metrics:
+            rows.append(f"| {split} | {' | '.join(best.scores_in_words(split))} |")
+    rows += [
+        "",
+        "clean: images whose pixels do not also stand in the training images. " + best.val_remark,
+        "",
+        "**Input**: float32 pixels 0–255, grey, one face filling the image.",
+        "",
+        "**Limits**: the labels are what people guessed; on FER-2013 people themselves name about "
+        "65 % as labelled (Goodfellow et al. 2013). Faces unlike the training images are judged "
+        "worse.",
+        "",
+        "**Intended use**: comparing image backbones, teaching, research. Not for judging people: "
+        "a face does not tell what a person feels.",
+    ]
+    return "\n".join(rows)
 
 
 def _close(writer: Writer, lines: list[str], name: str) -> None:

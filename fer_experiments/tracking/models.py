@@ -100,6 +100,12 @@ def _remove_half_logged(writer: Writer) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def file_megabytes(logged: LoggedModel) -> float | None:
+    """What the logged model takes on disk, where MLflow knows it."""
+    size = mlflow.models.Model.load(logged.uri).model_size_bytes
+    return None if size is None else size / 1e6
+
+
 def model_of(run: Run) -> LoggedModel:
     """The model that a train or fine-tune run logged.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -15,8 +16,24 @@ from mlflow.models.evaluation import EvaluationResult
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 from mlflow.tracking import MlflowClient
 
+from fer_experiments.errors import RunError
+from fer_experiments.evaluation.statistics import Difference
+from fer_experiments.tracking.locks import alone
+
 CHAMPION, CHALLENGER = "champion", "challenger"
+# Tag of a registered model: the numbers of the versions that were champion, oldest first.
+HISTORY_TAG = "champion_history"
+_LONGEST_HISTORY = 200
 _LOWER_IS_BETTER = ("log_loss",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What a candidate must reach on val to replace a champion."""
+
+    min_improvement: float = 0.005  # by how much the champion must be beaten, at least
+    min_recall: float = 0.1  # share of each class's images that must be found
+    max_ece: float = 0.15  # expected calibration error that is still borne
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +44,61 @@ class Version:
     number: int
     model_uri: str  # models:/m-…
     tags: Mapping[str, str]
+    aliases: tuple[str, ...] = ()
+    created: str = ""  # UTC
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Two decisions over one registered model, made on one machine, wait for each other."""
+    with alone(f"{mlflow.get_tracking_uri()} {name}"):
+        yield
+
+
+def registered_models() -> list[str]:
+    """Names of this suite's registered models, the one changed last first."""
+    models = MlflowClient().search_registered_models(filter_string="name LIKE 'emotion-%'")
+    models = sorted(models, key=lambda m: m.last_updated_timestamp or 0, reverse=True)
+    return [model.name for model in models]
+
+
+def versions(name: str) -> list[Version]:
+    """All versions, newest first, with their aliases."""
+    client = MlflowClient()
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        known = ", ".join(registered_models()) or "none"
+        raise RunError(
+            f"Expected model_name to be a registered model: {known}. Received: {name[:80]}"
+        ) from None
+    found = []
+    for version in client.search_model_versions(f"name = '{name}'"):
+        held = tuple(a for a, number in aliases.items() if int(number) == int(version.version))
+        found.append(_version(version, aliases=held))
+    return sorted(found, key=lambda v: v.number, reverse=True)
+
+
+def version(name: str, number: int) -> Version:
+    """One version.
+
+    Raises:
+        RunError: there is none with this number.
+    """
+    every = versions(name)
+    for candidate in every:
+        if candidate.number == number:
+            return candidate
+    raise RunError(
+        f"Expected version to be one of {', '.join(str(v.number) for v in every)} of {name}. "
+        f"Received: {number}"
+    )
+
+
+def history(name: str) -> list[int]:
+    """Numbers of the versions that were champion, oldest first; the last one is."""
+    text = MlflowClient().get_registered_model(name).tags.get(HISTORY_TAG, "")
+    return [int(number) for number in text.split(",") if number]
 
 
 def registered_name(dataset_name: str) -> str:
@@ -44,9 +116,8 @@ def alias_holder(name: str, alias: str) -> Version | None:
 
 def newest_champion() -> Version | None:
     """The champion that was made last, over all of this suite's registered models."""
-    models = MlflowClient().search_registered_models(filter_string="name LIKE 'emotion-%'")
-    for model in sorted(models, key=lambda m: m.last_updated_timestamp or 0, reverse=True):
-        champion = alias_holder(model.name, CHAMPION)
+    for name in registered_models():
+        champion = alias_holder(name, CHAMPION)
         if champion is not None:
             return champion
     return None
@@ -63,8 +134,8 @@ def is_better(metric: str, value: float, other: float) -> bool:
     return value < other if metric.endswith(_LOWER_IS_BETTER) else value > other
 
 
-def shortfalls(candidate: Mapping[str, float]) -> list[str]:
-    """What a model lacks by itself, judged by its scores on val; reported, not enforced."""
+def shortfalls(candidate: Mapping[str, float], thresholds: Thresholds) -> list[str]:
+    """What a model lacks by itself, judged by its scores on val."""
     found = []
     # No better than always naming the most frequent class: it has learnt nothing.
     floor = MetricThreshold(threshold=candidate["val/majority_share"], greater_is_better=True)
@@ -73,13 +144,20 @@ def shortfalls(candidate: Mapping[str, float]) -> list[str]:
             f"val/accuracy {candidate['val/accuracy']:.4f} does not reach the majority class's "
             f"share {candidate['val/majority_share']:.4f}"
         )
-    never_right = [
-        name.removeprefix("val/per_class/recall_")
-        for name, value in candidate.items()
-        if name.startswith("val/per_class/recall_") and value == 0
-    ]
-    if never_right:
-        found.append(f"never right on {', '.join(never_right)}")
+    prefix = "val/per_class/recall_"
+    recalls = {n.removeprefix(prefix): v for n, v in candidate.items() if n.startswith(prefix)}
+    low = {name: v for name, v in recalls.items() if v < thresholds.min_recall}
+    never = [name for name, v in low.items() if v == 0]
+    if never:
+        found.append(f"never right on {', '.join(never)}")
+    seldom = [f"{name} {v:.3f}" for name, v in low.items() if v]
+    if seldom:
+        found.append(f"recall below {thresholds.min_recall:g}: {', '.join(seldom)}")
+    ece = candidate.get("val/calibration/ece")
+    if ece is None or "val/images_with_twin" not in candidate:
+        found.append("calibration and leaks were not looked at: evaluate it anew")
+    elif ece > thresholds.max_ece:
+        found.append(f"val/calibration/ece {ece:.4f} is above {thresholds.max_ece:g}")
     return found
 
 
@@ -88,26 +166,35 @@ def gate(
     *,
     candidate: Mapping[str, float],
     champion: Mapping[str, float],
-    min_improvement: float,
-) -> str | None:
-    """Why the candidate may not replace the champion; None if it may.
+    difference: Difference,
+    thresholds: Thresholds,
+) -> list[str]:
+    """Why the candidate may not replace the champion; nothing if it may.
 
     Args:
         metric: the score on val that decides.
         candidate: its scores on val.
         champion: the champion's scores on the same val.
-        min_improvement: by how much the candidate must be better.
+        difference: of that score, candidate less champion, paired over the same images.
+        thresholds: what is asked.
     """
-    threshold = MetricThreshold(
-        min_absolute_change=min_improvement,
-        greater_is_better=not metric.endswith(_LOWER_IS_BETTER),
+    lower = metric.endswith(_LOWER_IS_BETTER)
+    margin = MetricThreshold(
+        min_absolute_change=thresholds.min_improvement, greater_is_better=not lower
     )
-    if _passes({metric: threshold}, candidate, champion):
-        return None
-    return (
-        f"{metric} {candidate[metric]:.4f} is not better than the champion's "
-        f"{champion[metric]:.4f} by {min_improvement:g}"
-    )
+    refusals = []
+    if not _passes({metric: margin}, candidate, champion):
+        refusals.append(
+            f"{metric} {candidate[metric]:.4f} is not better than the champion's "
+            f"{champion[metric]:.4f} by {thresholds.min_improvement:g}"
+        )
+    surely = difference.high < 0 if lower else difference.low > 0
+    if not surely:
+        refusals.append(
+            f"the difference in {metric} may be chance (95 % interval "
+            f"{difference.low:+.4f} to {difference.high:+.4f} on the same images)"
+        )
+    return refusals + shortfalls(candidate, thresholds)
 
 
 def _passes(
@@ -139,15 +226,50 @@ def set_alias(version: Version, alias: str, *, tags: Mapping[str, str]) -> None:
     """Gives the version the alias, taking it from any other, and tags why."""
     client = MlflowClient()
     for key, value in tags.items():
-        client.set_model_version_tag(version.name, str(version.number), key, value)
+        client.set_model_version_tag(version.name, str(version.number), key, value[:5000])
     client.set_registered_model_alias(version.name, alias, str(version.number))
     other = CHALLENGER if alias == CHAMPION else CHAMPION
     held = client.get_registered_model(version.name).aliases.get(other)
     if held is not None and int(held) == version.number:
         client.delete_registered_model_alias(version.name, other)
+    if alias == CHAMPION:
+        _remember(version.name, [*history(version.name), version.number])
 
 
-def _version(found: ModelVersion) -> Version:
+def step_back(name: str, *, tags: Mapping[str, str]) -> tuple[Version, Version]:
+    """Makes the champion before this one champion again; returns the one that leaves and it.
+
+    Raises:
+        RunError: there was none before.
+    """
+    numbers = history(name) if name in registered_models() else []
+    champion = alias_holder(name, CHAMPION)
+    known = {v.number for v in versions(name)}
+    before = [n for n in numbers if n in known and champion is not None and n != champion.number]
+    if champion is None or not before:
+        raise RunError(
+            f"Expected {name} to have had another champion before. Received: "
+            f"champions {', '.join(map(str, numbers)) or 'none'}"
+        )
+    earlier = version(name, before[-1])
+    set_alias(earlier, CHAMPION, tags=tags)
+    _remember(name, numbers[: len(numbers) - numbers[::-1].index(earlier.number)])
+    return champion, earlier
+
+
+def _remember(name: str, numbers: Sequence[int]) -> None:
+    kept = [n for i, n in enumerate(numbers) if i == 0 or n != numbers[i - 1]]
+    text = ",".join(map(str, kept[-_LONGEST_HISTORY:]))
+    MlflowClient().set_registered_model_tag(name, HISTORY_TAG, text)
+
+
+def _version(found: ModelVersion, *, aliases: tuple[str, ...] = ()) -> Version:
+    created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
     return Version(
-        name=found.name, number=int(found.version), model_uri=found.source, tags=dict(found.tags)
+        name=found.name,
+        number=int(found.version),
+        model_uri=found.source,
+        tags=dict(found.tags),
+        aliases=aliases,
+        created=f"{created:%Y-%m-%d %H:%M}",
     )

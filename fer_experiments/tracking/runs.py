@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import filelock
 import mlflow
 import numpy as np
 from mlflow.entities import Run, ViewType
@@ -24,6 +22,7 @@ from mlflow.tracking import MlflowClient
 from fer_experiments import __version__
 from fer_experiments.config import Config
 from fer_experiments.errors import FerError, RunError, TrackingError
+from fer_experiments.tracking.locks import alone
 from fer_experiments.tracking.writer import Writer
 
 DEFAULT_EXPERIMENT = "fer2013"
@@ -131,8 +130,7 @@ def _first_time_lock() -> Iterator[None]:
         return
     database = Path(uri.removeprefix("sqlite:///")).absolute()
     database.parent.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(str(database).encode()).hexdigest()[:16]
-    with filelock.FileLock(Path(tempfile.gettempdir()) / f"fer_experiments-{name}.lock"):
+    with alone(str(database)):
         yield
 
 
@@ -216,6 +214,20 @@ def config_of(run: Run) -> Config:
     return Config.from_flat(
         json.loads(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/config.json"))
     )
+
+
+def histories(run_id: str) -> list[dict[str, float]]:
+    """Each epoch's scores of a train or fine-tune run, and of the runs that it started from."""
+    client = MlflowClient()
+    epochs: dict[int, dict[str, float]] = {}
+    source: str | None = run_id
+    while source is not None:
+        run = client.get_run(source)
+        for name in ("train/loss", "val/loss", "val/accuracy", "val/macro_f1"):
+            for point in client.get_metric_history(source, name):
+                epochs.setdefault(point.step, {"epoch": point.step})[name] = point.value
+        source = run.data.tags.get("source_run_id")
+    return [epochs[step] for step in sorted(epochs)]
 
 
 def stored_arrays(run_id: str, path: str) -> dict[str, np.ndarray]:

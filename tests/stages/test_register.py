@@ -1,5 +1,9 @@
 """Promotion: earned on val, never taken for granted, the same when asked twice."""
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -7,13 +11,25 @@ import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
+from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.tracking import registry
+from fer_experiments.tracking.registry import Thresholds
 
-from ..conftest import Fer
+from ..conftest import Fer, process_environment
+from .designed import answers, log_designed, write_images
 
 NAME = "emotion-synthetic"
 DATA = ["--recipe", "demo", "--synthetic-count", "420"]
-SCORES = {"val/accuracy": 0.6, "val/macro_f1": 0.5, "val/log_loss": 1.2, "val/majority_share": 0.25}
+SCORES = {
+    "val/accuracy": 0.6,
+    "val/macro_f1": 0.5,
+    "val/log_loss": 1.2,
+    "val/majority_share": 0.25,
+    "val/calibration/ece": 0.1,
+    "val/images_with_twin": 0.0,
+}
+# What is asked of a model that two epochs have taught: to be better.
+BORNE = ("--min-recall", "0", "--max-ece", "1")
 
 
 def trained(fer: Fer, *, epochs: int, data: list[str] = DATA) -> str:
@@ -52,7 +68,7 @@ def test_a_champion_is_replaced_only_by_a_model_that_is_better_by_enough(
     assert "stays challenger" in fer("register", "--min-improvement", "0.9").out
     assert versions() == before
 
-    assert "better than version 1" in fer("register").out
+    assert "better than version 1" in fer("register", *BORNE).out
     assert holder("champion").source == strong
     assert "challenger" not in MlflowClient().get_registered_model(NAME).aliases
     assert len(versions()) == 2
@@ -98,19 +114,106 @@ def test_a_champion_judged_on_other_data_is_judged_again_on_this_val(
 def test_the_gate_knows_which_way_a_metric_points(
     metric: str, champion: float, passes: bool
 ) -> None:
-    refusal = registry.gate(
+    value = SCORES[metric] - champion
+    refusals = registry.gate(
         metric,
         candidate=SCORES,
         champion={**SCORES, metric: champion},
-        min_improvement=0.005,
+        difference=Difference(value=value, low=value - 0.001, high=value + 0.001, p=0.001),
+        thresholds=Thresholds(),
     )
-    assert (refusal is None) is passes
+    assert (refusals == []) is passes
 
 
 def test_what_a_model_falls_short_of_is_named() -> None:
-    useless = {**SCORES, "val/accuracy": 0.2, "val/per_class/recall_disgust": 0.0}
-    assert registry.shortfalls(SCORES) == []
-    assert registry.shortfalls(useless) == [
+    useless = {
+        **SCORES,
+        "val/accuracy": 0.2,
+        "val/per_class/recall_disgust": 0.0,
+        "val/per_class/recall_fear": 0.05,
+        "val/calibration/ece": 0.3,
+    }
+    assert registry.shortfalls(SCORES, Thresholds()) == []
+    assert registry.shortfalls(useless, Thresholds()) == [
         "val/accuracy 0.2000 does not reach the majority class's share 0.2500",
         "never right on disgust",
+        "recall below 0.1: fear 0.050",
+        "val/calibration/ece 0.3000 is above 0.15",
     ]
+
+
+@pytest.fixture
+def five(fresh_store: Path, tmp_path: Path) -> Callable[[int, float], str]:
+    """Logs, by number: a champion right on 60 %, one on 50 %, another on 60 %, one on 75 %, and
+    one on 90 % except for disgust, which it never names rightly."""
+    shares = [0.6, 0.5, 0.6, 0.75, {"disgust": 0.0, "else": 0.9}]
+    models = [answers(share, seed=i) for i, share in enumerate(shares)]
+    dataset = write_images(tmp_path / "faces", models)
+    return lambda row, confidence: log_designed(dataset, row, confidence=confidence)
+
+
+def test_only_a_model_that_is_surely_better_and_useful_on_every_class_is_promoted(
+    five: Callable[[int, float], str], fer: Fer
+) -> None:
+    def judged(row: int, confidence: float) -> str:
+        assert fer("evaluate", "--run-id", five(row, confidence)).exit_code == 0
+        outcome = fer("register", "--model-name", "emotion-designed")
+        assert outcome.exit_code == 0, outcome.err
+        return outcome.out
+
+    def champion() -> str:
+        client = MlflowClient()
+        return str(client.get_model_version_by_alias("emotion-designed", "champion").version)
+
+    judged(0, 0.6)
+    assert "is already champion" in judged(1, 0.5)  # worse
+    out = judged(2, 0.6)  # as good, with other mistakes
+    assert "may be chance" in out or "is already champion" in out
+    assert "never right on disgust" in judged(4, 0.8)  # better elsewhere
+    assert champion() == "1"
+    # The best on val is now the one that fails on disgust: the others wait behind it.
+    outcome = fer("register", "--model-name", "emotion-designed", "--min-recall", "0")
+    assert "better than version 1" in outcome.out
+    assert champion() != "1"
+
+
+def test_a_better_model_is_promoted_unless_it_is_badly_calibrated(
+    five: Callable[[int, float], str], fer: Fer
+) -> None:
+    register = ("register", "--model-name", "emotion-designed")
+    for row, confidence in ((0, 0.6), (3, 0.99)):
+        assert fer("evaluate", "--run-id", five(row, confidence)).exit_code == 0
+        outcome = fer(*register)
+    assert "val/calibration/ece 0.2400 is above 0.15" in outcome.out
+    promoted = fer(*register, "--max-ece", "0.3").out
+    assert "better than version 1" in promoted
+    assert "is already champion" in fer(*register).out
+
+    version = MlflowClient().get_model_version_by_alias("emotion-designed", "champion")
+    numbers = json.loads(version.tags["decision_numbers"])
+    assert numbers["max_ece"] == 0.3
+    assert 0.08 < numbers["difference/low"] < 0.15 < numbers["difference/high"] < 0.22
+    assert "Intended use" in version.description
+
+    assert "in place of version 2" in fer("rollback").out
+    assert "had another champion" in fer("rollback").error
+    assert "by hand" in fer("promote", "--version", "2").out
+    assert "champion already" in fer("promote", "--version", "2").out
+    assert "one of 2, 1" in fer("promote", "--version", "7").error
+    shown = fer("registry").out
+    assert "champions, oldest first: 1, 2" in shown
+    assert "by hand, in place of version 1" in shown
+
+
+def test_two_registrations_at_the_same_moment_leave_one_champion_and_one_version(
+    five: Callable[[int, float], str], fer: Fer
+) -> None:
+    assert fer("evaluate", "--run-id", five(3, 0.75)).exit_code == 0
+    command = [sys.executable, "-m", "fer_experiments", "register", "--model-name", "emotion-two"]
+    both = [
+        subprocess.Popen(command, env=process_environment(), stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(MlflowClient().search_model_versions("name = 'emotion-two'")) == 1
+    assert fer("registry", "--model-name", "emotion-two").out.count("champion") == 2

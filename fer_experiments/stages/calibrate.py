@@ -1,0 +1,66 @@
+"""`calibrate`: a temperature fitted on val goes into the model, before its softmax."""
+
+from __future__ import annotations
+
+from fer_experiments import console
+from fer_experiments.evaluation.calibration import calibration, fit_temperature
+from fer_experiments.stages import common, evaluate
+from fer_experiments.stages.datasets import dataset_of
+from fer_experiments.tracking.models import load, log_model
+from fer_experiments.tracking.runs import get_run, open_run
+
+
+def run(
+    *, run_id: str | None = None, backbone: str | None = None, experiment: str | None = None
+) -> common.StageResult:
+    """Logs the model of a train or fine-tune run again, with a temperature of its own.
+
+    Args:
+        run_id: a finished train or fine-tune run.
+        backbone: its newest one.
+        experiment: where to write, and the only place to look.
+
+    Raises:
+        RunError: there is no such run, or its model cannot be given a temperature.
+    """
+    logged = evaluate.choose(run_id=run_id, backbone=backbone, model=None, experiment=experiment)
+    source = get_run(logged.source_run_id, stages=evaluate.MODEL_STAGES)
+    config = logged.config
+    with open_run(
+        "calibrate",
+        common.run_name(config, "calibrate"),
+        experiment=experiment,
+        tags={"source_run_id": logged.source_run_id},
+    ) as writer:
+        prepared = dataset_of(config.data, logged.dataset_fingerprint)
+        common.identify(writer, config, prepared)
+        console.load_keras()
+        from fer_experiments.evaluation.predictions import predict
+        from fer_experiments.models.derived import with_temperature
+
+        images, labels = prepared.split("val")
+        model = load(logged)
+        before = predict(model, images)
+        temperature = fit_temperature(before, labels)
+        scaled = with_temperature(model, temperature)
+        after = predict(scaled, images)
+        ece = [calibration(p, labels).ece for p in (before, after)]
+        same = float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
+        writer.metrics(
+            {
+                "val/calibration/ece": ece[1],
+                "val/calibration/ece_before": ece[0],
+                "temperature": temperature,
+                "val/same_prediction": same,
+            }
+            | common.cost_of([source])
+        )
+        common.log_file_size(writer, log_model(writer, scaled, config=config, prepared=prepared))
+        line = (
+            f"{common.run_name(config, 'calibrate')}: temperature {temperature:.3f} fitted on val, "
+            f"ECE there {ece[0]:.3f} before and {ece[1]:.3f} after; {same:.2%} of the val images "
+            "are named as before"
+        )
+        writer.note(line)
+        common.close(writer, [line], following=f"fer evaluate --run-id {writer.run_id}")
+    return common.StageResult(run_id=writer.run_id, scores={"val/calibration/ece": ece[1]})

@@ -1,0 +1,87 @@
+"""`ensemble`: the average of several runs' probabilities as one Keras model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from fer_experiments import console
+from fer_experiments.config import Config
+from fer_experiments.errors import ConfigError, RunError
+from fer_experiments.stages import common
+from fer_experiments.stages.datasets import dataset_of
+from fer_experiments.stages.evaluate import MODEL_STAGES
+from fer_experiments.tracking.models import LoggedModel, load, log_model, model_of
+from fer_experiments.tracking.runs import get_run, open_run
+
+TTA = ("none", "flip")
+
+
+def run(
+    run_ids: Sequence[str], *, tta: str = "none", experiment: str | None = None
+) -> common.StageResult:
+    """Logs one model made of the models of these runs; evaluated and registered like any other.
+
+    Args:
+        run_ids: finished train, finetune, calibrate or ensemble runs, trained on the same data.
+        tta: `flip`: every member also judges the mirror image; then one run is enough.
+        experiment: where to write.
+
+    Raises:
+        ConfigError: fewer than two runs without `tta=flip`, one given twice, another `tta`.
+        RunError: a run has no model, or the models were trained on different data.
+    """
+    if tta not in TTA:
+        raise ConfigError(f"Expected tta to be none or flip. Received: tta={tta[:80]}")
+    least = 1 if tta == "flip" else 2
+    if len(run_ids) < least or len(set(run_ids)) < len(run_ids):
+        raise ConfigError(
+            f"Expected run_ids to name {least} or more runs, each once, separated by commas. "
+            f"Received: {','.join(run_ids)[:120] or 'none'}"
+        )
+    runs = [get_run(run_id, stages=MODEL_STAGES) for run_id in run_ids]
+    members = [model_of(found) for found in runs]
+    _check_alike(members)
+    config = _config(members, tta)
+    with open_run(
+        "ensemble",
+        common.run_name(config, "ensemble"),
+        experiment=experiment,
+        tags={"member_run_ids": ",".join(run_ids)},
+    ) as writer:
+        prepared = dataset_of(config.data, members[0].dataset_fingerprint)
+        common.identify(writer, config, prepared)
+        writer.params({"run_ids": ",".join(run_ids), "tta": tta})
+        console.load_keras()
+        from fer_experiments.models.derived import average
+
+        model = average([load(member) for member in members], mirror=tta == "flip")
+        writer.metrics(common.cost_of(runs))
+        common.log_file_size(writer, log_model(writer, model, config=config, prepared=prepared))
+        names = ", ".join(f"{r.info.run_name} ({r.info.run_id[:8]})" for r in runs)
+        line = f"average of {names}" + (", each on image and mirror image" if tta != "none" else "")
+        writer.note(line)
+        common.close(writer, [line], following=f"fer evaluate --run-id {writer.run_id}")
+    return common.StageResult(run_id=writer.run_id, scores={})
+
+
+def _check_alike(members: Sequence[LoggedModel]) -> None:
+    for other in members[1:]:
+        if other.dataset_fingerprint != members[0].dataset_fingerprint:
+            raise RunError(
+                "Expected runs that were trained on the same data: what one has seen would judge "
+                f"the other. Received: {members[0].dataset_fingerprint[:16]} and "
+                f"{other.dataset_fingerprint[:16]}"
+            )
+
+
+def _config(members: Sequence[LoggedModel], tta: str) -> Config:
+    """The first member's, with what names the parts taken from all of them."""
+    configs = [member.config for member in members]
+    joined = {
+        name: "+".join(dict.fromkeys(str(config.flat()[name]) for config in configs))
+        for name in ("backbone", "weights", "cut")
+    }
+    recipe = "+".join(dict.fromkeys(config.recipe for config in configs))
+    flip = " flip" if tta == "flip" else ""
+    return dataclasses.replace(configs[0].replace(**joined), recipe=recipe + flip)

@@ -1,0 +1,185 @@
+"""Find what was evaluated: the newest evaluation of each model, on the same data or set apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fer_experiments.config import FIELDS
+from fer_experiments.errors import RunError
+from fer_experiments.evaluation.metrics import Report, report
+from fer_experiments.tracking.runs import get_run, search, stored_arrays
+
+# Raised when scores of older evaluations mean something else or lack something.
+FORMAT = 2
+FORMAT_TAG = "evaluation_format"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a model said of a split."""
+
+    ids: np.ndarray  # (N,) text
+    labels: np.ndarray  # (N,)
+    probabilities: np.ndarray  # (N, C)
+    without_twin: np.ndarray  # (N,) bool: the same pixels do not stand in train
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The newest evaluation of one model."""
+
+    run: Any  # mlflow.entities.Run
+    label: str
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The run's tags."""
+        return dict(self.run.data.tags)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The run's scores."""
+        return dict(self.run.data.metrics)
+
+    @property
+    def fingerprint(self) -> str:
+        """The data that the model was judged on."""
+        return self.tags["dataset_fingerprint"]
+
+    @property
+    def picked_on_val(self) -> bool:
+        """Whether val chose the epoch, or a temperature: then val flatters."""
+        params = self.run.data.params
+        return params.get("keep_epoch") == "best" or self.tags["source_stage"] == "calibrate"
+
+    @property
+    def val_remark(self) -> str:
+        """What to keep in mind of the scores on val."""
+        if self.tags["source_stage"] == "calibrate":
+            return "The temperature was fitted on val, so val's calibration flatters."
+        return (
+            "The epoch was picked on val, so val flatters a little." if self.picked_on_val else ""
+        )
+
+    @property
+    def family(self) -> tuple[Any, ...]:
+        """The same for models that differ in `seed` alone."""
+        params = self.run.data.params
+        fields = tuple(params.get(name) for name in FIELDS if name != "seed")
+        return (self.tags["backbone"], self.tags["source_stage"], self.tags["recipe"], *fields)
+
+    @cached_property
+    def _predictions(self) -> dict[str, Predictions]:
+        return {}
+
+    def predictions(self, split: str) -> Predictions:
+        """What the model said of the split's images."""
+        if split not in self._predictions:
+            stored = stored_arrays(self.run.info.run_id, f"{split}/probabilities.npz")
+            self._predictions[split] = Predictions(
+                ids=stored["ids"],
+                labels=stored["labels"],
+                probabilities=stored["probabilities"],
+                without_twin=stored["without_twin"],
+                class_names=tuple(str(name) for name in stored["class_names"]),
+            )
+        return self._predictions[split]
+
+    def report(self, split: str) -> Report:
+        """The report on a split, made again from what the model said."""
+        said = self.predictions(split)
+        return report(said.probabilities, said.labels, said.class_names, split=split)
+
+    def scores_in_words(self, split: str) -> list[str]:
+        """Images, accuracy, macro-F1, calibration error; the first two scores with intervals."""
+        m = self.metrics
+
+        def interval(score: str, form: str) -> str:
+            low, high = (m.get(f"{split}/interval/{score}_{end}") for end in ("low", "high"))
+            value = format(m[f"{split}/{score}"], form)
+            return value if low is None or high is None else f"{value} ({low:{form}}–{high:{form}})"
+
+        ece = m.get(f"{split}/calibration/ece")
+        return [
+            f"{m[f'{split}/images']:.0f}",
+            interval("accuracy", ".1%"),
+            interval("macro_f1", ".3f"),
+            "–" if ece is None else f"{ece:.3f}",
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Evaluations: those that can be compared, and those that are set apart."""
+
+    same: list[Evaluation]  # on the same data, newest first
+    other: list[Evaluation]  # on other data
+    older: list[Evaluation]  # on the same data, by an older definition of the scores
+
+
+def evaluations(
+    *, dataset: str | None = None, experiment: str | None = None, fingerprint: str | None = None
+) -> Found:
+    """The newest evaluation of each model on the data meant, and what is set apart from them.
+
+    Args:
+        dataset: a dataset's name or the `dataset` that it was made from; None: of the newest run.
+        experiment: look nowhere else.
+        fingerprint: the very data, if it is known.
+
+    Raises:
+        RunError: no evaluated run.
+    """
+    runs = [
+        run
+        for run in search("evaluate", experiment=experiment)
+        if dataset is None
+        or dataset in (run.data.tags["dataset_name"], run.data.params.get("dataset"))
+    ]
+    newest: dict[tuple[str, str], Any] = {}
+    for run in runs:
+        tags = run.data.tags
+        newest.setdefault((tags["model_uri"], tags["dataset_fingerprint"]), run)
+    found = [Evaluation(run, label_of(run)) for run in newest.values()]
+    current = [e for e in found if e.tags.get(FORMAT_TAG) == str(FORMAT)]
+    if not current:
+        on = f" on dataset={dataset}" if dataset else ""
+        old = f"{len(found)} by an older version" if found else "none"
+        raise RunError(f"Expected an evaluated run{on}. Found: {old}; run fer evaluate first")
+    meant = fingerprint or current[0].fingerprint
+    return Found(
+        same=_with_unique_labels([e for e in current if e.fingerprint == meant]),
+        other=[e for e in found if e.fingerprint != meant],
+        older=[e for e in found if e.fingerprint == meant and e not in current],
+    )
+
+
+def newest_of(run_id: str) -> Evaluation:
+    """The evaluation that is this run."""
+    run = get_run(run_id, stages=("evaluate",))
+    return Evaluation(run, label_of(run))
+
+
+def label_of(run: Any) -> str:
+    """`vgg16 finetune baseline s0`."""
+    tags = run.data.tags
+    stage = tags.get("source_stage", "")
+    return f"{tags['backbone']} {stage} {tags['recipe']} s{run.data.params['seed']}".replace(
+        "  ", " "
+    )
+
+
+def _with_unique_labels(found: Sequence[Evaluation]) -> list[Evaluation]:
+    labels = [e.label for e in found]
+    return [
+        e
+        if labels.count(e.label) == 1
+        else replace(e, label=f"{e.label} {e.tags['source_run_id'][:6]}")
+        for e in found
+    ]

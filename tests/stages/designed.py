@@ -1,0 +1,82 @@
+"""Models whose every prediction is designed: the images say which class each of them names.
+
+Row r of an image is white in the column of the class that model r names, and model r looks at
+nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fer_experiments.data.images import FER_CLASSES
+from fer_experiments.data.prepared import prepare
+from fer_experiments.recipes import resolve
+from fer_experiments.tracking.models import log_model
+from fer_experiments.tracking.runs import open_run
+
+from ..data.helpers import write_folder
+
+SIDE, PER_CLASS = 16, 100
+
+
+def answers(right: Mapping[str, float] | float, *, seed: int) -> np.ndarray:
+    """Predictions (C, PER_CLASS): of each class this share is named rightly."""
+    rng = np.random.default_rng(seed)
+    C = len(FER_CLASSES)
+    named = np.empty((C, PER_CLASS), dtype=int)
+    for i, name in enumerate(FER_CLASSES):
+        share = right if isinstance(right, float) else right.get(name, right["else"])
+        wrong = (i + rng.integers(1, C, PER_CLASS)) % C
+        hit = rng.permutation(PER_CLASS) < round(share * PER_CLASS)
+        named[i] = np.where(hit, i, wrong)
+    return named
+
+
+def write_images(root: Path, models: list[np.ndarray]) -> Path:
+    """A dataset in Kaggle's layout on which model r answers as `models[r]` says."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for i, name in enumerate(FER_CLASSES):
+        for n in range(PER_CLASS + 3):
+            image = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+            image[: len(models)] = 0
+            if n < PER_CLASS:
+                for row, named in enumerate(models):
+                    image[row, named[i, n]] = 255
+                files[f"test/{name}/PublicTest_{i * 1000 + n:06d}.png"] = image
+            else:
+                files[f"train/{name}/Training_{i * 1000 + n:06d}.png"] = image
+    return write_folder(root, files)
+
+
+def log_designed(dataset: Path, row: int, *, confidence: float) -> str:
+    """Logs model `row` in a train run of its own; returns the run's id.
+
+    Args:
+        confidence: probability that it gives to the class that it names.
+    """
+    import keras
+    from keras import layers
+
+    config = resolve(
+        "baseline",
+        {"dataset": str(dataset), "image_size": SIDE, "seed": row, "weights": "none"},
+    )
+    prepared = prepare(config.data)
+    C = len(FER_CLASSES)
+    pixels = keras.Input((SIDE, SIDE, 1), dtype="float32", name="pixels")
+    logits = layers.Dense(C, use_bias=False, name="logits")(layers.Flatten()(pixels))
+    model = keras.Model(pixels, layers.Softmax(name="softmax")(logits), name="designed")
+    kernel = np.zeros((SIDE, SIDE, C), dtype=np.float32)
+    kernel[row, range(C), range(C)] = np.log(confidence / (1 - confidence) * (C - 1)) / 255
+    model.get_layer("logits").set_weights([kernel.reshape(-1, C)])
+    tags = {"backbone": "vgg16", "recipe": "baseline"}
+    with open_run("train", f"designed {row}", tags=tags) as writer:
+        writer.params({**config.flat(), "dataset_fingerprint": prepared.fingerprint})
+        writer.tags({"dataset_fingerprint": prepared.fingerprint, "dataset_name": prepared.name})
+        writer.json(config.flat(), "config.json")
+        log_model(writer, model, config=config, prepared=prepared)
+    return writer.run_id
