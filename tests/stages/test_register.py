@@ -8,10 +8,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from fer_experiments.evaluation.statistics import Difference
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
-from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.registry import Thresholds
 
