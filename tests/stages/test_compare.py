@@ -1,0 +1,141 @@
+"""Comparison, calibration, ensembles and test-time augmentation of models that are known exactly."""
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+
+from fer_experiments.tracking.runs import stored_arrays
+
+from ..conftest import Fer
+from .designed import answers, log_designed, write_images
+
+Designed = Callable[[int, float], str]
+
+
+@pytest.fixture
+def three(fresh_store: Path, tmp_path: Path) -> Designed:
+    """Logs, by number: a model right on 60 %, one on 62 %, and one on 80 %."""
+    models = [answers(share, seed=i) for i, share in enumerate((0.6, 0.62, 0.8))]
+    dataset = write_images(tmp_path / "faces", models)
+    return lambda row, confidence: log_designed(dataset, row, confidence=confidence)
+
+
+def evaluated(fer: Fer, run_id: str, *options: str) -> str:
+    """Evaluates the run's model; returns the id of the evaluation."""
+    outcome = fer("evaluate", "--run-id", run_id, *options)
+    assert outcome.exit_code == 0, outcome.err
+    return outcome.out.split("run    ")[1].split()[0]
+
+
+def run_of(out: str) -> str:
+    return out.split("run    ")[1].split()[0]
+
+
+def test_verdicts_say_what_differs_and_what_does_not(three: Designed, fer: Fer) -> None:
+    for row, share in enumerate((0.6, 0.62, 0.8)):
+        evaluated(fer, three(row, share))
+    outcome = fer("compare", "--dataset", "faces")
+    assert outcome.exit_code == 0, outcome.err
+    assert "vgg16 train baseline s2 is better than vgg16 train baseline s0: macro-F1 by" in (
+        outcome.out
+    )
+    assert "vgg16 train baseline s1 and vgg16 train baseline s0 do not differ" in outcome.out
+    accuracies = np.array([0.6, 0.62, 0.8])
+    assert f"{accuracies.mean():.1%} ± {accuracies.std(ddof=1):.1%}" in outcome.out  # seeds pooled
+
+    run_id = run_of(outcome.out)
+    text = mlflow.artifacts.load_text(f"runs:/{run_id}/val_pairs.csv")
+    rows = {(r["first"][-2:], r["second"][-2:]): r for r in csv.DictReader(io.StringIO(text))}
+    assert len(rows) == 3
+    best = rows["s2", "s0"]
+    assert float(best["accuracy difference"]) == pytest.approx(0.2, abs=1e-4)
+    assert float(best["McNemar p (Holm)"]) < 1e-6
+    assert float(rows["s1", "s0"]["McNemar p (Holm)"]) > 0.05
+
+    page = mlflow.artifacts.load_text(f"runs:/{run_id}/comparison.html")
+    assert page.count("data:image/png;base64,") >= 3
+    assert "http" not in page
+
+
+def test_runs_judged_by_an_older_version_are_set_apart_and_named(three: Designed, fer: Fer) -> None:
+    old, new = evaluated(fer, three(0, 0.6)), evaluated(fer, three(1, 0.62))
+    MlflowClient().delete_tag(old, "evaluation_format")
+    outcome = fer("compare", "--dataset", "faces")
+    assert (
+        "not compared, judged by an older version of the scores (run fer evaluate again): "
+        "vgg16 train baseline s0" in outcome.out
+    )
+    MlflowClient().delete_tag(new, "evaluation_format")
+    assert "Found: 2 by an older version" in fer("compare", "--dataset", "faces").error
+
+
+def test_a_temperature_makes_probabilities_honest_and_leaves_the_ranking(
+    three: Designed, fer: Fer
+) -> None:
+    before = evaluated(fer, three(0, 0.99))
+    outcome = fer("calibrate")
+    assert outcome.exit_code == 0, outcome.err
+    calibrated = run_of(outcome.out)
+    after = evaluated(fer, calibrated)
+
+    client = MlflowClient()
+    ece = [client.get_run(run_id).data.metrics["val/calibration/ece"] for run_id in (before, after)]
+    assert ece[0] == pytest.approx(0.39, abs=0.01)
+    assert ece[1] < 0.01
+    first, second = (
+        stored_arrays(run_id, "val/probabilities.npz")["probabilities"]
+        for run_id in (before, after)
+    )
+    assert (first.argsort(axis=1)[:, -1] == second.argsort(axis=1)[:, -1]).all()
+    model = mlflow.pyfunc.load_model(client.get_run(calibrated).data.tags["model_uri"])
+    names = [layer.name for layer in model.get_raw_model().layers]
+    assert names[-3:] == ["logits", "temperature", "softmax"]
+    assert "no temperature yet" in fer("calibrate", "--run-id", calibrated).error
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_a_model_like_any_other(
+    three: Designed, fer: Fer
+) -> None:
+    runs = [three(row, share) for row, share in enumerate((0.6, 0.62, 0.8))]
+    members = [evaluated(fer, run_id) for run_id in runs]
+    outcome = fer("ensemble", "--run-ids", ",".join(runs))
+    assert outcome.exit_code == 0, outcome.err
+    judged = evaluated(fer, run_of(outcome.out))
+    said = [stored_arrays(r, "val/probabilities.npz")["probabilities"] for r in (*members, judged)]
+    np.testing.assert_allclose(said[-1], np.mean(said[:-1], axis=0), atol=1e-6)
+    assert fer("compare", "--dataset", "faces").exit_code == 0
+    assert "is now champion" not in fer("register", "--dataset", "faces").err
+    assert "vgg16" in fer("registry").out
+
+    assert "2 or more runs" in fer("ensemble", "--run-ids", runs[0]).error
+    assert "2 or more runs" in fer("ensemble", "--run-ids", f"{runs[0]},{runs[0]}").error
+    assert "does not exist" in fer("ensemble", "--run-ids", f"{runs[0]},nonsense").error
+
+
+def test_flipping_at_test_time_stands_beside_the_plain_score_and_can_be_a_model(
+    three: Designed, fer: Fer
+) -> None:
+    run_id = three(2, 0.8)
+    plain = evaluated(fer, run_id, "--tta", "flip")
+    metrics = MlflowClient().get_run(plain).data.metrics
+    assert metrics["val/accuracy"] == pytest.approx(0.8)
+    # The mirrored column lies among those that the model does not look at: it says nothing.
+    assert metrics["val/tta/accuracy"] == pytest.approx(0.8)
+    assert metrics["val/tta/log_loss"] > metrics["val/log_loss"]
+
+    outcome = fer("ensemble", "--run-ids", run_id, "--tta", "flip")
+    flipped = evaluated(fer, run_of(outcome.out))
+    metrics_of_model = MlflowClient().get_run(flipped).data.metrics
+    assert metrics_of_model["val/log_loss"] == pytest.approx(metrics["val/tta/log_loss"], abs=1e-5)
+
+    first = evaluated(fer, run_id, "--tta", "3")
+    again = evaluated(fer, run_id, "--tta", "3")
+    runs = [MlflowClient().get_run(r).data.metrics["val/tta/log_loss"] for r in (first, again)]
+    assert runs[0] == runs[1]
+    assert "tta to be none, flip" in fer("evaluate", "--run-id", run_id, "--tta", "1").error
