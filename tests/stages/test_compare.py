@@ -1,4 +1,4 @@
-"""Comparison, calibration, ensembles and test-time augmentation of models that are known exactly."""
+"""Comparison, calibration, ensembles, test-time augmentation of models that are known exactly."""
 
 import csv
 import io
