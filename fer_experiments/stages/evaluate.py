@@ -224,14 +224,15 @@ def _describe(
     rows = [
         f"**{config.model.backbone}**, recipe `{config.recipe}`, judged on {prepared.name}.",
         "",
-        "| split | images | accuracy (95 % interval) | macro-F1 |",
+        "| split | images | accuracy (95 % interval) | macro-F1 (95 % interval) |",
         "|---|---:|---:|---:|",
     ]
     for split, r in reports.items():
-        low, high = r.accuracy_interval
+        accuracy, f1 = r.intervals["accuracy"], r.intervals["macro_f1"]
         rows.append(
-            f"| {split} | {r.images} | {r.accuracy:.1%} ({low:.1%} to {high:.1%}) "
-            f"| {r.macro_f1:.3f} |"
+            f"| {split} | {r.images} "
+            f"| {r.accuracy:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%}) "
+            f"| {r.macro_f1:.3f} ({f1.low:.3f} to {f1.high:.3f}) |"
         )
     if config.train.keep_epoch == "best":
         rows += ["", "The model's epoch was picked on val: val is a little flattering."]
@@ -247,7 +248,7 @@ def _describe(
 def _lines(name: str, prepared: PreparedDataset, reports: Mapping[str, Report]) -> list[str]:
     lines = [f"{name} on {prepared.name}"]
     for split, r in reports.items():
-        low, high = r.accuracy_interval
+        low, high = r.intervals["accuracy"].low, r.intervals["accuracy"].high
         lines.append(
             f"{split:5} accuracy {r.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}), "
             f"macro-F1 {r.macro_f1:.3f}, log-loss {r.log_loss:.3f}, {r.images} images"
