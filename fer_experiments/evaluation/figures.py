@@ -169,10 +169,10 @@ def headline_scores(reports: Mapping[str, Report], *, title: str) -> Figure:
     """Accuracy with 95 % interval and macro-F1 (0 to 1), a row per model label (at least one)."""
     figure, [axes] = _figure(title, height=1.3 + 0.45 * len(reports))
     for row, report in enumerate(reports.values()):
-        low, high = report.accuracy_interval
+        interval = report.intervals["accuracy"]
+        low, high = interval.low, interval.high
         accuracy, macro_f1, beside = report.accuracy, report.macro_f1, axes.get_yaxis_transform()
-        # Rounding may put a bound past the accuracy itself when that is 0 or 1.
-        arms = np.maximum([[accuracy - low], [high - accuracy]], 0)
+        arms = [[accuracy - low], [high - accuracy]]
         axes.errorbar(accuracy, row - 0.15, xerr=arms, **STYLES["accuracy"])
         axes.plot(macro_f1, row + 0.15, **STYLES["macro_f1"])
         axes.vlines(report.majority_share, row - 0.5, row + 0.5, **STYLES["majority"])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.metrics import (
+    average_precision_score,
     classification_report,
     confusion_matrix,
     log_loss,
     precision_recall_fscore_support,
+    roc_auc_score,
 )
+
+from fer_experiments.evaluation.calibration import Calibration, calibration
+from fer_experiments.evaluation.statistics import Interval, intervals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +25,24 @@ class Report:
 
     `confusion[i, j]` counts images of class i that were predicted as class j. Scores are shares
     between 0 and 1; `log_loss` is in nats. A class with no image in the split has support 0 and
-    takes no part in `balanced_accuracy` and `macro_f1`.
+    takes no part in `balanced_accuracy` and `macro_f1`. `roc_auc` and `average_precision` are of
+    one class against the rest, nan for a class that has no image or all of them.
     """
 
     split: str
     class_names: tuple[str, ...]
     accuracy: float
-    accuracy_interval: tuple[float, float]  # 95 %, Wilson
     balanced_accuracy: float
     macro_f1: float
     weighted_f1: float
     log_loss: float
+    intervals: Mapping[str, Interval]  # 95 %, of accuracy, balanced_accuracy and both F1 scores
+    calibration: Calibration
     precision: np.ndarray  # (C,)
     recall: np.ndarray  # (C,)
     f1: np.ndarray  # (C,)
+    roc_auc: np.ndarray  # (C,)
+    average_precision: np.ndarray  # (C,)
     support: np.ndarray  # (C,)
     confusion: np.ndarray  # (C, C)
     majority_share: float  # accuracy of always naming the most frequent class
@@ -50,26 +58,35 @@ class Report:
         """How many different classes the model named at least once."""
         return int((self.confusion.sum(axis=0) > 0).sum())
 
+    @property
+    def macro_roc_auc(self) -> float:
+        """Mean of `roc_auc` over the classes that have one; nan without any."""
+        known = self.roc_auc[np.isfinite(self.roc_auc)]
+        return float(known.mean()) if len(known) else float("nan")
+
     def scores(self) -> dict[str, float]:
-        """Every score under its name, `/` between sections, without the split."""
-        low, high = self.accuracy_interval
+        """Every score under its name, `/` between sections, without the split; none is nan."""
         scores = {
             "accuracy": self.accuracy,
-            "interval/accuracy_low": low,
-            "interval/accuracy_high": high,
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
             "weighted_f1": self.weighted_f1,
             "log_loss": self.log_loss,
+            "macro_roc_auc": self.macro_roc_auc,
+            "calibration/ece": self.calibration.ece,
+            "calibration/brier": self.calibration.brier,
             "majority_share": self.majority_share,
             "images": float(self.images),
         }
-        for name in ("precision", "recall", "f1"):
+        for name, interval in self.intervals.items():
+            scores[f"interval/{name}_low"] = interval.low
+            scores[f"interval/{name}_high"] = interval.high
+        for name in ("precision", "recall", "f1", "roc_auc", "average_precision"):
             values = getattr(self, name)
             for i, class_name in enumerate(self.class_names):
                 if self.support[i]:
                     scores[f"per_class/{name}_{class_name}"] = float(values[i])
-        return scores
+        return {name: value for name, value in scores.items() if not np.isnan(value)}
 
 
 def report(
@@ -97,7 +114,7 @@ def report(
     every = np.arange(C)
     present = np.unique(labels)
     correct = int((predicted == labels).sum())
-    interval = binomtest(correct, N).proportion_ci(confidence_level=0.95, method="wilson")
+    confusion = confusion_matrix(labels, predicted, labels=every)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=every, zero_division=0
     )
@@ -105,16 +122,19 @@ def report(
         split=split,
         class_names=tuple(class_names),
         accuracy=correct / N,
-        accuracy_interval=(float(interval.low), float(interval.high)),
         balanced_accuracy=float(recall[present].mean()),
         macro_f1=float(f1[present].mean()),
         weighted_f1=float(np.average(f1, weights=support)),
         log_loss=float(log_loss(labels, _normalised(probabilities), labels=every)),
+        intervals=intervals(confusion),
+        calibration=calibration(probabilities, labels),
         precision=precision,
         recall=recall,
         f1=f1,
+        roc_auc=_one_vs_rest(roc_auc_score, probabilities, labels),
+        average_precision=_one_vs_rest(average_precision_score, probabilities, labels),
         support=support,
-        confusion=confusion_matrix(labels, predicted, labels=every),
+        confusion=confusion,
         majority_share=float(support.max() / N),
         text=classification_report(
             labels,
@@ -124,6 +144,17 @@ def report(
             digits=4,
             zero_division=0,
         ),
+    )
+
+
+def _one_vs_rest(
+    score: Callable[[np.ndarray, np.ndarray], float], probabilities: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """The score of each class's probability (C,); nan where there is nothing to tell apart."""
+    own = labels[:, None] == np.arange(probabilities.shape[1])  # (N, C)
+    mixed = own.any(axis=0) & ~own.all(axis=0)
+    return np.array(
+        [score(own[:, i], probabilities[:, i]) if mixed[i] else np.nan for i in range(len(mixed))]
     )
 
 

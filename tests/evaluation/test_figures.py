@@ -404,7 +404,7 @@ def test_headline_scores_show_accuracy_interval_macro_f1_and_majority_share():
     left, right = axes.get_xlim()
     for judged, bars, text in zip(reports.values(), axes.containers, axes_texts(axes), strict=True):
         point, _, [arms] = bars.lines
-        low, high = judged.accuracy_interval
+        low, high = judged.intervals["accuracy"].low, judged.intervals["accuracy"].high
         assert point.get_xdata() == pytest.approx([judged.accuracy])
         np.testing.assert_allclose(arms.get_segments()[0][:, 0], [low, high])
         assert left < judged.majority_share < low < high < right

@@ -33,7 +33,36 @@ def test_the_interval_is_wilsons() -> None:
     p, n, z = r.accuracy, 500, 1.959964
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    assert r.accuracy_interval == pytest.approx((centre - half, centre + half), abs=1e-6)
+    interval = r.intervals["accuracy"]
+    assert (interval.low, interval.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert r.scores()["interval/accuracy_low"] == interval.low
+
+
+def test_every_score_lies_in_its_interval() -> None:
+    r = report(PROBABILITIES, LABELS, NAMES, split="val")
+    scores = r.scores()
+    for name in ("accuracy", "macro_f1", "weighted_f1", "balanced_accuracy"):
+        assert scores[f"interval/{name}_low"] < scores[name] < scores[f"interval/{name}_high"]
+        assert r.intervals[name].value == pytest.approx(scores[name])
+
+
+def test_ranking_and_calibration_are_scikit_learns() -> None:
+    scores = report(PROBABILITIES, LABELS, NAMES, split="val").scores()
+    for i, name in enumerate(NAMES):
+        own, its = i == LABELS, PROBABILITIES[:, i]
+        assert scores[f"per_class/roc_auc_{name}"] == reference.roc_auc_score(own, its)
+        assert scores[f"per_class/average_precision_{name}"] == (
+            reference.average_precision_score(own, its)
+        )
+    wide = PROBABILITIES.astype(float)
+    wide /= wide.sum(axis=1, keepdims=True)
+    assert scores["macro_roc_auc"] == pytest.approx(
+        reference.roc_auc_score(LABELS, wide, multi_class="ovr"), abs=1e-6
+    )
+    assert scores["calibration/brier"] == pytest.approx(
+        reference.brier_score_loss(LABELS, wide, scale_by_half=False), abs=1e-6
+    )
+    assert 0 < scores["calibration/ece"] < 1
 
 
 def test_one_who_knows_the_label_scores_100_percent() -> None:
@@ -44,8 +73,7 @@ def test_one_who_knows_the_label_scores_100_percent() -> None:
 
 def test_one_who_knows_shuffled_labels_scores_chance() -> None:
     r = report(np.eye(3)[RNG.permutation(LABELS)], LABELS, NAMES, split="test")
-    low, high = r.accuracy_interval
-    assert low < 1 / 3 < high
+    assert r.intervals["accuracy"].low < 1 / 3 < r.intervals["accuracy"].high
 
 
 def test_a_class_without_images_takes_no_part() -> None:
@@ -54,6 +82,23 @@ def test_a_class_without_images_takes_no_part() -> None:
     assert r.macro_f1 == pytest.approx((1 + 2 / 3) / 2)
     assert r.balanced_accuracy == pytest.approx(0.75)
     assert "per_class/f1_sad" not in r.scores()
+    assert "per_class/roc_auc_sad" not in r.scores()
+    assert np.isnan(r.roc_auc[2])
+    assert r.macro_roc_auc == pytest.approx(r.roc_auc[:2].mean())
+
+
+def test_a_single_class_has_no_rank_to_score() -> None:
+    r = report(np.eye(3)[[0, 0, 1]], np.zeros(3, dtype=int), NAMES, split="val")
+    scores = r.scores()
+    assert not {"macro_roc_auc", "per_class/roc_auc_angry"} & set(scores)
+    assert "per_class/recall_angry" in scores
+    assert np.isfinite(list(scores.values())).all()
+
+
+def test_one_image_is_judged() -> None:
+    scores = report(np.eye(3)[[0]], np.array([0]), NAMES, split="val").scores()
+    assert scores["interval/macro_f1_high"] == 1
+    assert scores["interval/macro_f1_low"] < 0.3
 
 
 def test_a_constant_prediction_shows() -> None:

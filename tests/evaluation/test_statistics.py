@@ -1,0 +1,350 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import softmax
+from sklearn import metrics as reference
+from statsmodels.stats import contingency_tables, multitest, proportion
+
+from fer_experiments.evaluation.statistics import (
+    Difference,
+    Interval,
+    compare,
+    holm,
+    intervals,
+    log_losses,
+    mcnemar,
+    mean_interval,
+    recall_of,
+    scores_of,
+    wilson,
+)
+
+C = 7
+FER = np.array([467, 56, 496, 895, 607, 653, 415])  # images by class in FER-2013's PublicTest
+SMALL = np.array([39, 5, 41, 75, 51, 55, 34])  # 300 in the same proportions
+SCORES = ("accuracy", "macro_f1", "weighted_f1", "balanced_accuracy")
+# Rows sum to 1; accuracy 0.65, and the classes that are mixed up are those of the field.
+TYPICAL = np.array(
+    [
+        [0.58, 0.01, 0.12, 0.04, 0.11, 0.12, 0.02],
+        [0.25, 0.52, 0.08, 0.04, 0.03, 0.07, 0.01],
+        [0.12, 0.01, 0.45, 0.04, 0.12, 0.18, 0.08],
+        [0.02, 0.00, 0.02, 0.87, 0.05, 0.03, 0.01],
+        [0.06, 0.00, 0.06, 0.08, 0.65, 0.13, 0.02],
+        [0.11, 0.00, 0.12, 0.05, 0.19, 0.51, 0.02],
+        [0.03, 0.00, 0.09, 0.05, 0.03, 0.02, 0.78],
+    ]
+)
+GOOD = 0.25 * TYPICAL + 0.75 * np.eye(C)  # accuracy 0.91
+POOR = 0.5 * TYPICAL + 0.5 * FER / FER.sum()  # accuracy 0.41
+
+
+def models(
+    rng: np.random.Generator, support: np.ndarray, *skills: float
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Labels and a model's probabilities per skill; they err on the same hard images mostly."""
+    labels = np.repeat(np.arange(len(support)), support)
+    shape = len(labels), len(support)
+    hard = 1.4 * rng.normal(size=shape)
+    own = np.eye(len(support))[labels]
+    return labels, [
+        softmax(hard + 0.8 * rng.normal(size=shape) + skill * own, axis=1) for skill in skills
+    ]
+
+
+LABELS, (FIRST, SECOND) = models(np.random.default_rng(0), SMALL, 2.6, 2.2)
+PREDICTED = FIRST.argmax(axis=1)
+CONFUSION = reference.confusion_matrix(LABELS, PREDICTED)
+
+
+def test_scores_are_scikit_learns() -> None:
+    expected = {
+        "accuracy": reference.accuracy_score(LABELS, PREDICTED),
+        "macro_f1": reference.f1_score(LABELS, PREDICTED, average="macro"),
+        "weighted_f1": reference.f1_score(LABELS, PREDICTED, average="weighted"),
+        "balanced_accuracy": reference.balanced_accuracy_score(LABELS, PREDICTED),
+    }
+    assert scores_of(CONFUSION) == pytest.approx(expected)
+    np.testing.assert_allclose(
+        recall_of(CONFUSION), reference.recall_score(LABELS, PREDICTED, average=None)
+    )
+
+
+def test_scores_of_many_matrices_are_those_of_each() -> None:
+    many = np.stack([CONFUSION, CONFUSION.T, 2 * CONFUSION]).reshape(3, 1, C, C)
+    for name, values in scores_of(many).items():
+        assert values.shape == (3, 1)
+        each = [scores_of(one[0])[name] for one in many]
+        np.testing.assert_allclose(values[:, 0], each)
+
+
+def test_a_class_without_images_takes_no_part() -> None:
+    confusion = np.array([[2, 0, 0], [0, 1, 1], [0, 0, 0]])
+    found = scores_of(confusion)
+    assert found["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
+    assert found["balanced_accuracy"] == pytest.approx(0.75)
+    np.testing.assert_array_equal(recall_of(confusion), [1, 0.5, np.nan])
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 1), (1, 1), (0, 40), (40, 40), (2333, 3589)])
+def test_wilson_is_statsmodels(right: int, images: int) -> None:
+    found = wilson(right, images)
+    low, high = proportion.proportion_confint(right, images, method="wilson")
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize(("first_only", "second_only"), [(1, 0), (7, 7), (10, 25), (400, 470)])
+def test_mcnemar_is_statsmodels(first_only: int, second_only: int) -> None:
+    table = [[50, first_only], [second_only, 30]]
+    expected = contingency_tables.mcnemar(table, exact=True).pvalue
+    assert mcnemar(first_only, second_only).p == pytest.approx(expected)
+
+
+def test_without_disagreement_p_is_1() -> None:
+    assert mcnemar(0, 0).p == 1
+
+
+@pytest.mark.parametrize("p", [[0.04], [0.01, 0.04, 0.03, 0.005], [0.6, 0.02, 0.02, 0.9, 0.0]])
+def test_holm_is_statsmodels(p: list[float]) -> None:
+    np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])
+
+
+def test_holm_takes_none_and_refuses_what_is_no_probability() -> None:
+    assert holm([]).shape == (0,)
+    with pytest.raises(ValueError, match="Expected p values between 0 and 1"):
+        holm([0.5, np.nan])
+
+
+def test_log_losses_are_scikit_learns() -> None:
+    assert log_losses(FIRST, LABELS).mean() == pytest.approx(reference.log_loss(LABELS, FIRST))
+    certain = np.eye(C)[(LABELS + (LABELS == 3)) % C]
+    assert log_losses(certain, LABELS).mean() == pytest.approx(
+        reference.log_loss(LABELS, certain, labels=np.arange(C))
+    )
+
+
+def test_the_interval_is_that_of_resampling_images() -> None:
+    """One by one within each class; at this size the half image of smoothing is not felt."""
+    rng = np.random.default_rng(3)
+    labels, [probabilities] = models(rng, FER, 2.6)
+    predicted = probabilities.argmax(axis=1)
+    drawn = []
+    for _ in range(400):
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(labels == c), FER[c], replace=True) for c in range(C)]
+        )
+        drawn.append(scores_of(reference.confusion_matrix(labels[rows], predicted[rows])))
+    found = intervals(reference.confusion_matrix(labels, predicted))
+    for name in SCORES:
+        low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975))
+        assert found[name].low == pytest.approx(low, abs=0.15 * (high - low))
+        assert found[name].high == pytest.approx(high, abs=0.15 * (high - low))
+
+
+def test_the_paired_interval_is_that_of_resampling_images() -> None:
+    rng = np.random.default_rng(4)
+    labels, [first, second] = models(rng, FER, 2.6, 2.5)
+    one, other = first.argmax(axis=1), second.argmax(axis=1)
+    drawn = []
+    for _ in range(400):
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(labels == c), FER[c], replace=True) for c in range(C)]
+        )
+        a, b = (
+            scores_of(np.bincount(C * labels[rows] + named[rows], minlength=C * C).reshape(C, C))
+            for named in (one, other)
+        )
+        drawn.append({name: a[name] - b[name] for name in SCORES})
+    found = compare(labels, first, second, classes=C).differences
+    for name in SCORES:
+        low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975))
+        assert found[name].low == pytest.approx(low, abs=0.15 * (high - low))
+        assert found[name].high == pytest.approx(high, abs=0.15 * (high - low))
+
+
+def test_the_mean_of_one_class_has_students_interval() -> None:
+    values = np.random.default_rng(0).exponential(size=40)
+    found = mean_interval(values, np.zeros(40, dtype=int))
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_mean_by_class_is_tighter_than_without_classes() -> None:
+    values = LABELS + np.random.default_rng(0).normal(size=len(LABELS))
+    within, over = mean_interval(values, LABELS), mean_interval(values, 0 * LABELS)
+    assert within.value == pytest.approx(over.value)
+    assert within.high - within.low < 0.8 * (over.high - over.low)
+
+
+def coverage(share: np.ndarray, support: np.ndarray, draws: int) -> dict[str, float]:
+    """Percent of intervals, of models that name classes with these shares, that hold the truth."""
+    rng = np.random.default_rng(5)
+    share = share / share.sum(axis=1, keepdims=True)
+    truth = scores_of(share * support[:, None])
+    hits: Counter[str] = Counter()
+    for _ in range(draws):
+        confusion = np.stack([rng.multinomial(*row) for row in zip(support, share, strict=True)])
+        for name, found in intervals(confusion, resamples=500).items():
+            hits[name] += found.low <= truth[name] <= found.high
+    return {name: 100 * hits[name] / draws for name in SCORES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [TYPICAL, GOOD, POOR], ids=["typical", "good", "poor"])
+def test_95_percent_of_intervals_cover_the_truth(share: np.ndarray) -> None:
+    found = coverage(share, FER, 1000)
+    assert all(93 <= percent <= 97 for percent in found.values()), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [TYPICAL, GOOD, POOR], ids=["typical", "good", "poor"])
+def test_95_percent_do_of_300_images_and_a_class_of_5(share: np.ndarray) -> None:
+    found = coverage(share, SMALL, 1000)
+    # A class of five spoils it: one image of it moves macro-F1 by about three points.
+    assert all(92 <= percent <= 99 for percent in found.values()), found
+
+
+def alarms(support: np.ndarray, first: float, second: float, pairs: int) -> dict[str, float]:
+    """Percent of pairs of models with these skills that are told apart at p = 0.05."""
+    rng = np.random.default_rng(6)
+    found: Counter[str] = Counter()
+    for _ in range(pairs):
+        labels, probabilities = models(rng, support, first, second)
+        compared = compare(labels, *probabilities, classes=C, resamples=500)
+        for name, difference in compared.differences.items():
+            found[name] += difference.p <= 0.05
+        found["mcnemar"] += compared.mcnemar.p <= 0.05
+    return {name: 100 * found[name] / pairs for name in (*SCORES, "log_loss", "mcnemar")}
+
+
+@pytest.mark.slow
+def test_equal_models_are_told_apart_5_percent_of_the_time() -> None:
+    found = alarms(SMALL, 2.6, 2.6, 1000)
+    assert all(percent <= 6.5 for percent in found.values()), found
+    assert found["weighted_f1"] > 3
+    assert found["log_loss"] > 3
+
+
+def test_models_that_differ_by_10_points_of_300_images_are_told_apart() -> None:
+    """Skill 3.3 for 2.6 is 0.66 for 0.55 of accuracy, and both name the same class of 0.6."""
+    found = alarms(SMALL, 3.3, 2.6, 100)
+    assert found["accuracy"] >= 80
+    assert found["weighted_f1"] >= 80
+    assert found["log_loss"] >= 80
+
+
+def test_a_comparison_is_the_same_each_time_and_mirrored_when_turned() -> None:
+    there = compare(LABELS, FIRST, SECOND, classes=C)
+    assert there == compare(LABELS, FIRST, SECOND, classes=C)
+    back = compare(LABELS, SECOND, FIRST, classes=C)
+    for name, difference in there.differences.items():
+        other = back.differences[name]
+        assert difference.value == pytest.approx(-other.value)
+        assert difference.low == pytest.approx(-other.high, abs=0.02)
+        assert difference.p == pytest.approx(other.p, abs=0.05)
+    assert there.mcnemar.first_only == back.mcnemar.second_only
+    assert there.images == 300
+
+
+def test_a_comparison_states_what_the_scores_differ_by() -> None:
+    found = compare(LABELS, FIRST, SECOND, classes=C)
+    other = SECOND.argmax(axis=1)
+    a, b = scores_of(CONFUSION), scores_of(reference.confusion_matrix(LABELS, other))
+    for name in SCORES:
+        assert found.differences[name].value == pytest.approx(a[name] - b[name])
+    assert found.differences["log_loss"].value == pytest.approx(
+        reference.log_loss(LABELS, FIRST) - reference.log_loss(LABELS, SECOND)
+    )
+    one, two = (reference.recall_score(LABELS, named, average=None) for named in (PREDICTED, other))
+    assert [r.value for r in found.recall if r] == pytest.approx(one - two)
+    assert found.mcnemar.first_only == ((PREDICTED == LABELS) & (other != LABELS)).sum()
+
+
+def test_p_agrees_with_the_interval_and_is_never_0() -> None:
+    for skill in (2.0, 2.2, 2.4, 2.6, 8.0):
+        labels, [first, second] = models(np.random.default_rng(1), SMALL, 2.6, skill)
+        for difference in compare(labels, first, second, classes=C).differences.values():
+            assert difference.low <= difference.value <= difference.high
+            assert difference.p > 0
+            if difference.p < 0.045:
+                assert difference.low > 0 or difference.high < 0
+            if difference.p > 0.055:
+                assert difference.low <= 0 <= difference.high
+
+
+def test_the_log_loss_of_one_class_is_tested_as_by_scipy() -> None:
+    labels, [first, second] = models(np.random.default_rng(1), np.array([0, 60]), 1.0, 0.8)
+    found = compare(labels, first, second, classes=2).differences["log_loss"]
+    expected = stats.ttest_rel(log_losses(first, labels), log_losses(second, labels))
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    nothing = Difference(value=0.0, low=0.0, high=0.0, p=1.0)
+    found = compare(LABELS, FIRST, FIRST, classes=C)
+    assert set(found.differences.values()) | set(found.recall) == {nothing}
+    assert (found.mcnemar.first_only, found.mcnemar.second_only, found.mcnemar.p) == (0, 0, 1.0)
+
+
+def test_models_that_name_the_same_classes_may_differ_in_log_loss() -> None:
+    softer = softmax(np.log(FIRST) / 3, axis=1)
+    found = compare(LABELS, FIRST, softer, classes=C).differences
+    assert found["macro_f1"].p == 1
+    assert found["log_loss"].p < 0.01
+
+
+def test_a_perfect_model_is_not_certain_to_stay_so() -> None:
+    for found in intervals(np.diag(SMALL)).values():
+        assert 0.9 < found.low < found.high == found.value == 1
+    certain = np.eye(C)[LABELS]
+    compared = compare(LABELS, certain, certain[:, ::-1], classes=C)
+    assert compared.differences["accuracy"].high == compared.differences["accuracy"].value
+    assert compared.differences["accuracy"].p == pytest.approx(2 / 2001)
+
+
+def test_one_image_says_nothing() -> None:
+    label = np.array([2])
+    for found in intervals(reference.confusion_matrix(label, label, labels=range(C))).values():
+        assert found.low < 0.3
+        assert found.high == 1
+    assert mean_interval(np.array([0.7]), label) == Interval(value=0.7, low=-np.inf, high=np.inf)
+    compared = compare(label, np.eye(C)[[2]], 0.5 * np.eye(C)[[2]] + 0.5 / C, classes=C)
+    assert all(found.p > 0.3 for found in compared.differences.values())
+    compared = compare(label, np.eye(C)[[2]], np.eye(C)[[3]], classes=C)
+    assert all(found.p > 0.3 for found in compared.differences.values())
+    assert [r is None for r in compared.recall] == [i != 2 for i in range(C)]
+
+
+def test_classes_of_one_image_borrow_the_spread_of_the_others() -> None:
+    values, labels = np.array([1.0, 3.0, 5.0, 7.0]), np.array([0, 0, 0, 1])
+    found = mean_interval(values, labels)
+    error = np.sqrt(4 * 4) / 4  # four images, each with the variance 4 of class 0
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 2) * error)
+
+
+def test_one_class_alone_is_taken() -> None:
+    labels = np.zeros(5, dtype=int)
+    assert intervals(np.array([[5]]))["macro_f1"] == Interval(value=1, low=1, high=1)
+    ones = np.ones((5, 1))
+    assert compare(labels, ones, ones, classes=1).differences["accuracy"].p == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "first", "second"),
+    [
+        (np.zeros(0, dtype=int), np.ones((0, C)), np.ones((0, C))),
+        (LABELS, FIRST, SECOND[:-1]),
+        (LABELS, FIRST[:, :-1], SECOND),
+        (LABELS[:, None], FIRST, SECOND),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match="Expected labels"):
+        compare(labels, first, second, classes=C)
