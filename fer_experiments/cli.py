@@ -92,6 +92,18 @@ def prepare(recipe: str | None, experiment: str | None, dry_run: bool, **options
 
 @cli.command()
 @recipe_option
+@field_options(DATA_FIELDS)
+@experiment_option
+def audit(recipe: str | None, experiment: str | None, **options: Any) -> None:
+    """What is wrong with the images: copies, near-copies, leaks, conflicting labels, blanks."""
+    config = resolve(recipe, given(options))
+    from fer_experiments.stages import audit as stage
+
+    stage.run(config, experiment=experiment)
+
+
+@cli.command()
+@recipe_option
 @field_options(TRAIN_FIELDS)
 @experiment_option
 @dry_run_option

@@ -52,6 +52,11 @@ class DataConfig(_Checked):
         minimum=0,
         maximum=2**32 - 1,
     )
+    leaks: str = _option(
+        "keep",
+        "drop: leave out training images that also stand, pixel by pixel, in val or test",
+        choices=("keep", "drop"),
+    )
     on_bad_image: str = _option(
         "refuse", "what to do with files that are no readable image", choices=("refuse", "skip")
     )

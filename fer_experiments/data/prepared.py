@@ -20,7 +20,7 @@ from fer_experiments.config import DataConfig
 from fer_experiments.data.audit import audit
 from fer_experiments.data.images import LabelledImages
 from fer_experiments.data.sources import Source, open_source
-from fer_experiments.data.splits import SPLITS, assign
+from fer_experiments.data.splits import SPLITS, assign, without_leaks
 from fer_experiments.data.storage import data_home, open_array, write_folder, write_text
 from fer_experiments.errors import DataError
 
@@ -78,6 +78,11 @@ class PreparedDataset:
     def ids(self) -> np.ndarray:
         """(N,) text: path within the source."""
         return open_array(self.folder / "ids.npy")
+
+    @cached_property
+    def splits(self) -> np.ndarray:
+        """(N,) "train", "val" or "test"."""
+        return np.repeat(SPLITS, [self.size(split) for split in SPLITS])
 
     def slice(self, split: str) -> slice:
         """Where the split's images lie."""
@@ -166,7 +171,9 @@ def write(
     data: LabelledImages, config: DataConfig, identity: dict[str, Any], key: str
 ) -> PreparedDataset:
     """Splits, audits and writes; the folder appears under its name only when it is whole."""
-    splits = assign(data, config)
+    assigned = assign(data, config)
+    splits = without_leaks(assigned, data.images) if config.leaks == "drop" else assigned
+    dropped = int((splits != assigned).sum())
     order = np.concatenate([np.flatnonzero(splits == split) for split in SPLITS])
     images, labels, splits = data.images[order], data.labels[order], splits[order]
     fingerprint = _fingerprint(data.class_names, images, labels, splits)
@@ -184,9 +191,10 @@ def write(
         "val_fraction": config.val_fraction if config.split == "holdout" else None,
         "limit": config.limit,
         "data_seed": config.data_seed,
+        "leaks": config.leaks,
         "source": {"dataset": config.dataset, **identity},
         "source_key": key,
-        "audit": audit(images, labels, splits),
+        "audit": audit(images, labels, splits) | {"dropped_from_train": dropped},
         "skipped": list(data.bad),
         "colour_converted": data.colour_converted,
         "resized": data.resized,
@@ -227,6 +235,7 @@ def _source_key(identity: dict[str, Any], config: DataConfig) -> str:
         "image_size": config.image_size,
         "limit": config.limit,
         "data_seed": config.data_seed,
+        "leaks": config.leaks,
         "on_bad_image": config.on_bad_image,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

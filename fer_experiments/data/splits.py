@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from fer_experiments.config import DataConfig
-from fer_experiments.data.audit import pixel_groups
+from fer_experiments.data.audit import leaks, pixel_groups
 from fer_experiments.data.images import LabelledImages
 from fer_experiments.errors import ConfigError, DataError
 
@@ -79,6 +79,21 @@ def holdout(data: LabelledImages, config: DataConfig) -> np.ndarray:
         ) from None
     splits[train[np.isin(group, chosen)]] = "val"
     return splits
+
+
+def without_leaks(splits: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The splits with "" for training images that also stand, pixel by pixel, in val or test.
+
+    Raises:
+        DataError: that leaves no training image.
+    """
+    kept = np.where(leaks(images, splits), "", splits)
+    if not (kept == "train").any():
+        raise DataError(
+            "Expected training images that are not also in val or test, with leaks=drop. "
+            "Found: none; pass leaks=keep"
+        )
+    return kept
 
 
 def limited(splits: np.ndarray, labels: np.ndarray, limit: int, seed: int) -> np.ndarray:

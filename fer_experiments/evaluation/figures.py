@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import fill
 from typing import Any, Literal
 
@@ -31,7 +32,17 @@ STYLES: dict[str, dict[str, Any]] = {
     "majority": {"color": "dimgrey", "linestyles": "--", "label": "always the majority class"},
 }
 History = Sequence[Mapping[str, float]]
+GROUP_COLUMNS = 7
 PANELS = {"loss": "loss (nats)", "accuracy": "accuracy (0 to 1)", "macro_f1": "macro-F1 (0 to 1)"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow:
+    """Images that belong together, such as copies of one."""
+
+    heading: str  # one or two lines
+    images: np.ndarray  # (M, H, W) uint8
+    captions: Sequence[str]  # M, one or two lines each
 
 
 def learning_curves(history: History, *, title: str, best_epoch: int | None = None) -> Figure:
@@ -111,6 +122,39 @@ def sample_grid(
     axes.set_yticks((H - 1) / 2 + (H + gap) * np.arange(C), class_names)
     shown = f"first {per_class} images of each class, {W} × {H} pixels"
     axes.set(xticks=[], xlabel=shown, ylabel="class")
+    _frameless(axes)
+    return figure
+
+
+def image_groups(rows: Sequence[ImageRow], *, title: str) -> Figure:
+    """The first seven images of each row, captions below them; says how many more there are.
+
+    All images are of one size. Raises ValueError if there is no row.
+    """
+    if not rows:
+        raise ValueError("Expected a row of images. Received: none")
+    H, W = rows[0].images.shape[1:]
+    gap, below = max(1, W // 16), 0.45 * W  # the captions' two lines, in pixels of the images
+    row_height = H + math.ceil(below)
+    mosaic = np.ma.masked_all((len(rows), row_height, GROUP_COLUMNS, W + gap), dtype=np.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row.images[:GROUP_COLUMNS]):
+            mosaic[i, :H, j, :W] = image
+    mosaic = mosaic.reshape(len(rows) * row_height, GROUP_COLUMNS * (W + gap))[:, :-gap]
+    plot_width = WIDTH - 1.8
+    figure, [axes] = _figure(title, height=0.5 + plot_width * mosaic.shape[0] / mosaic.shape[1])
+    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    for i, row in enumerate(rows):
+        for j, caption in enumerate(row.captions[:GROUP_COLUMNS]):
+            lines = [line if len(line) <= 12 else f"{line[:11]}…" for line in caption.splitlines()]
+            place = (W / 2 + j * (W + gap), i * row_height + H + gap / 2)
+            axes.text(*place, "\n".join(lines), ha="center", va="top", fontsize=SMALL)
+    headings = [
+        row.heading + (f"\n{more} more" if (more := len(row.images) - GROUP_COLUMNS) > 0 else "")
+        for row in rows
+    ]
+    axes.set_yticks((H - 1) / 2 + row_height * np.arange(len(rows)), headings)
+    axes.set(xticks=[])
     _frameless(axes)
     return figure
 

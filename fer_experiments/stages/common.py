@@ -129,14 +129,23 @@ def card(prepared: PreparedDataset) -> str:
     return "\n".join(lines)
 
 
+def audit_metrics(prepared: PreparedDataset) -> dict[str, float]:
+    """The audit's counts as metrics `audit/…`; the blank images of each split by themselves."""
+    counts = dict(prepared.manifest["audit"])
+    blank = {f"blank_images_{split}": n for split, n in counts.pop("blank_images").items()}
+    return {f"audit/{name}": n for name, n in (counts | blank).items()}
+
+
 def audit_lines(prepared: PreparedDataset) -> list[str]:
     """The audit in words."""
     audit = prepared.manifest["audit"]
+    dropped = audit.get("dropped_from_train")
     blank = ", ".join(f"{n} in {split}" for split, n in audit["blank_images"].items() if n)
     return [
         f"{audit['duplicate_groups']} sets of identical images ({audit['duplicate_images']} "
         f"images); {audit['cross_split_groups']} sets reach over splits",
         f"{audit['val_in_train']} val and {audit['test_in_train']} test images also stand in train",
+        *([f"{dropped} training images that also stand there were dropped"] if dropped else []),
         f"{audit['conflicting_groups']} sets of identical images carry different labels",
         f"blank images: {blank or 'none'}",
         altered_line(prepared) or "no file skipped, converted or resized",

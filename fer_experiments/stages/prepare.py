@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
+from fer_experiments.data.audit import exact_groups, groups_csv
 from fer_experiments.stages import common
 from fer_experiments.tracking.runs import open_run
 
@@ -27,8 +28,11 @@ def run(config: Config, *, experiment: str | None = None) -> data.PreparedDatase
             writer.dataset(dataset, split=split)
         writer.metrics(
             {f"images/{split}": dataset.size(split) for split in splits}
+            | common.audit_metrics(dataset)
             | {"time/prepare_seconds": seconds}
         )
+        if groups := exact_groups(dataset.images):
+            writer.text(groups_csv(groups, dataset), "audit/groups.csv")
         writer.note(common.card(dataset))
         counts = ", ".join(f"{dataset.size(split)} {split}" for split in splits)
         lines = [f"{dataset.name}: {counts}", *common.audit_lines(dataset)]

@@ -311,6 +311,33 @@ def test_sample_grid_keeps_pixels_square_and_fills_the_width():
     assert "first 8" in axes.get_xlabel()
 
 
+# Groups of images
+
+
+def image_row(count, heading="same pixels,\nlabels conflict", caption="train\nangry"):
+    images = np.random.default_rng(count).integers(0, 256, (count, 48, 48), dtype=np.uint8)
+    return figures.ImageRow(heading=heading, images=images, captions=[caption] * count)
+
+
+def test_image_groups_show_the_first_of_each_row_and_say_how_many_more_there_are():
+    rows = [image_row(2), image_row(9, "near", "val\nan emotion with a long name")]
+    figure = drawn(figures.image_groups(rows, title="t"))
+    [axes] = figure.axes
+    assert tick_labels(axes.yaxis) == ["same pixels,\nlabels conflict", "near\n2 more"]
+    assert axes_texts(axes) == ["train\nangry"] * 2 + ["val\nan emotion …"] * 7
+    mosaic = axes.images[0].get_array()
+    for top, row in ((0, rows[0]), (len(mosaic) // 2, rows[1])):
+        np.testing.assert_array_equal(mosaic[top : top + 48, 51:99], row.images[1])
+    assert all(inside(figure, text) for text in all_texts(figure))
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+
+
+def test_image_groups_need_a_row():
+    with pytest.raises(ValueError, match="Expected a row of images"):
+        figures.image_groups([], title="t")
+
+
 # Class counts
 
 
