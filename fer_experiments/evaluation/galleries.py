@@ -114,7 +114,7 @@ def heat_maps(
 ) -> Figure:
     """Every image beside itself under its heat map, right answers above, mistakes below.
 
-    `images` are uint8 (N, H, W), `maps` (N, H, W) from 0 to 1 as `explanations.grad_cam` gives
+    `images` are uint8 (N, H, W), `maps` (N, H, W) from 0 to 1 as `explanations.hires_cam` gives
     them for the predicted classes; `labels` int (N,), `probabilities` (N, C). Choose few images,
     such as `explanations.examples`.
     """

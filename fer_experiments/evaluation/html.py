@@ -26,7 +26,8 @@ h1 { font-size: 1.7em; line-height: 1.25; margin: 1em 0 .4em; }
 h2 { font-size: 1.25em; margin: 2em 0 .4em; padding-top: .6em; border-top: 1px solid #ddd; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9em; font-variant-numeric: tabular-nums; }
-th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right;
+         white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 tbody th { font-weight: normal; white-space: normal; min-width: 7em; }
