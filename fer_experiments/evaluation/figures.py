@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
+from fer_experiments.evaluation.calibration import Calibration
+from fer_experiments.evaluation.drawing import (
+    CHARACTER,
+    HUES,
+    PLOT_WIDTH,
+    ROUND,
+    SMALL,
+    WIDTH,
+    frameless,
+    new_figure,
+    tidy,
+    turned_if_long,
+    with_legend,
+)
 from fer_experiments.evaluation.metrics import Report
+from fer_experiments.evaluation.statistics import Difference
 
-WIDTH, DPI = 8.2, 110  # inches; the MLflow UI shows a figure about 900 pixels wide
-PLOT_WIDTH = 6.2  # inches that labels and colour bars leave at least
-SMALL = 9  # points
-CHARACTER = 0.085  # inches, a generous mean for the default 10 point font
-# Okabe and Ito's palette, distinct under every common colour blindness; pale yellow comes last.
-HUES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442"]
-ROUND: dict[str, Any] = {"nbins": 8, "steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
 STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": HUES[5], "linestyle": "--", "marker": "s"},
     "val": {"color": HUES[0], "linestyle": "-", "marker": "o"},
     "accuracy": {"color": HUES[0], "fmt": "o", "capsize": 4, "label": "accuracy, 95 % interval"},
-    "macro_f1": {"color": HUES[1], "marker": "D", "linestyle": "", "label": "macro-F1"},
+    "macro_f1": {"color": HUES[1], "fmt": "D", "capsize": 4, "label": "macro-F1, 95 % interval"},
+    "clear": {"color": HUES[0], "fmt": "o", "capsize": 4, "label": "adjusted p below 0.05"},
+    "unclear": {"color": "#8C8C8C", "fmt": "o", "capsize": 4, "label": "adjusted p 0.05 or more"},
     "majority": {"color": "dimgrey", "linestyles": "--", "label": "always the majority class"},
 }
 History = Sequence[Mapping[str, float]]
-GROUP_COLUMNS = 7
 PANELS = {"loss": "loss (nats)", "accuracy": "accuracy (0 to 1)", "macro_f1": "macro-F1 (0 to 1)"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageRow:
-    """Images that belong together, such as copies of one."""
-
-    heading: str  # one or two lines
-    images: np.ndarray  # (M, H, W) uint8
-    captions: Sequence[str]  # M, one or two lines each
 
 
 def learning_curves(history: History, *, title: str, best_epoch: int | None = None) -> Figure:
@@ -56,13 +59,13 @@ def learning_curves(history: History, *, title: str, best_epoch: int | None = No
     names = [name for name in PANELS if present & {f"train/{name}", f"val/{name}"}]
     if not names:
         raise ValueError(f"Expected entries with scores of {list(PANELS)}. Received: {history!r}")
-    figure, panels = _figure(title, height=3.3, panels=len(names))
+    figure, panels = new_figure(title, height=3.3, panels=len(names))
     for name, axes in zip(names, panels, strict=True):
         _curve_panel(axes, history, name, best_epoch)
     if names[-2:] == ["accuracy", "macro_f1"]:
         panels[-1].sharey(panels[-2])
         panels[-1].autoscale(axis="y")
-    return _with_legend(figure)
+    return with_legend(figure)
 
 
 def confusion(report: Report, *, title: str, shares: bool) -> Figure:
@@ -74,7 +77,7 @@ def confusion(report: Report, *, title: str, shares: bool) -> Figure:
     C = len(report.class_names)
     support = report.confusion.sum(axis=1, keepdims=True)
     values = report.confusion / np.maximum(support, 1) * 100 if shares else report.confusion
-    figure, [axes] = _figure(title, height=2.4 + 0.45 * C)
+    figure, [axes] = new_figure(title, height=2.4 + 0.45 * C)
     cells = np.ma.masked_array(values, np.broadcast_to(support == 0, values.shape))
     colours = colormaps["Blues"].with_extremes(bad="#E6E6E6")
     highest = 100 if shares else max(1, values.max())
@@ -84,12 +87,12 @@ def confusion(report: Report, *, title: str, shares: bool) -> Figure:
         # There black and white contrast equally with the colour map, both above 4.5 to 1.
         colour = "white" if value > 0.715 * highest else "black"
         axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=SMALL)
-    axes.set_xticks(range(C), report.class_names, **_turned_if_long(report.class_names))
+    axes.set_xticks(range(C), report.class_names, **turned_if_long(report.class_names))
     axes.set_yticks(range(C), report.class_names)
     axes.set(xlabel="predicted class", ylabel="true class")
     scores = f"accuracy {report.accuracy:.3f} · macro-F1 {report.macro_f1:.3f}"
     axes.set_title(f"{scores} · {report.images:,} images", fontsize=10)
-    _frameless(axes)
+    frameless(axes)
     label = "share of the true class (%)" if shares else "images"
     bar = figure.colorbar(image, label=label, ticks=MaxNLocator(**ROUND), format="{x:,.0f}")
     bar.ax.spines[:].set_visible(False)
@@ -117,45 +120,12 @@ def sample_grid(
             mosaic[i, :H, j, :W] = image
     mosaic = mosaic.reshape(C * (H + gap), per_class * (W + gap))[:-gap, :-gap]
     plot_width = WIDTH - 0.5 - CHARACTER * max(map(len, class_names))
-    figure, [axes] = _figure(title, height=0.8 + plot_width * mosaic.shape[0] / mosaic.shape[1])
+    figure, [axes] = new_figure(title, height=0.8 + plot_width * mosaic.shape[0] / mosaic.shape[1])
     axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_yticks((H - 1) / 2 + (H + gap) * np.arange(C), class_names)
     shown = f"first {per_class} images of each class, {W} × {H} pixels"
     axes.set(xticks=[], xlabel=shown, ylabel="class")
-    _frameless(axes)
-    return figure
-
-
-def image_groups(rows: Sequence[ImageRow], *, title: str) -> Figure:
-    """The first seven images of each row, captions below them; says how many more there are.
-
-    All images are of one size. Raises ValueError if there is no row.
-    """
-    if not rows:
-        raise ValueError("Expected a row of images. Received: none")
-    H, W = rows[0].images.shape[1:]
-    gap, below = max(1, W // 16), 0.45 * W  # the captions' two lines, in pixels of the images
-    row_height = H + math.ceil(below)
-    mosaic = np.ma.masked_all((len(rows), row_height, GROUP_COLUMNS, W + gap), dtype=np.uint8)
-    for i, row in enumerate(rows):
-        for j, image in enumerate(row.images[:GROUP_COLUMNS]):
-            mosaic[i, :H, j, :W] = image
-    mosaic = mosaic.reshape(len(rows) * row_height, GROUP_COLUMNS * (W + gap))[:, :-gap]
-    plot_width = WIDTH - 1.8
-    figure, [axes] = _figure(title, height=0.5 + plot_width * mosaic.shape[0] / mosaic.shape[1])
-    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    for i, row in enumerate(rows):
-        for j, caption in enumerate(row.captions[:GROUP_COLUMNS]):
-            lines = [line if len(line) <= 12 else f"{line[:11]}…" for line in caption.splitlines()]
-            place = (W / 2 + j * (W + gap), i * row_height + H + gap / 2)
-            axes.text(*place, "\n".join(lines), ha="center", va="top", fontsize=SMALL)
-    headings = [
-        row.heading + (f"\n{more} more" if (more := len(row.images) - GROUP_COLUMNS) > 0 else "")
-        for row in rows
-    ]
-    axes.set_yticks((H - 1) / 2 + row_height * np.arange(len(rows)), headings)
-    axes.set(xticks=[])
-    _frameless(axes)
+    frameless(axes)
     return figure
 
 
@@ -170,7 +140,7 @@ def class_counts(
     if not filled:
         raise ValueError(f"Expected a split with images. Received: {dict(counts)}")
     C = len(class_names)
-    figure, [axes] = _figure(title, height=1.2 + C * max(0.35, 0.2 * len(filled)))
+    figure, [axes] = new_figure(title, height=1.2 + C * max(0.35, 0.2 * len(filled)))
     slots = zip(_bar_slots(len(filled)), filled.items(), strict=True)
     for (offset, size, style), (split, values) in slots:
         label = f"{split}: {values.sum():,} images"
@@ -181,8 +151,8 @@ def class_counts(
     axes.xaxis.set_major_locator(MaxNLocator(**ROUND))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="images", ylabel="class", ylim=(C - 0.5, -0.5))
-    _tidy(axes, grid="x")
-    return _with_legend(figure)
+    tidy(axes, grid="x")
+    return with_legend(figure)
 
 
 def per_class_f1(reports: Mapping[str, Report], *, title: str) -> Figure:
@@ -194,7 +164,7 @@ def per_class_f1(reports: Mapping[str, Report], *, title: str) -> Figure:
     names = list(dict.fromkeys(name for by_class in scores.values() for name in by_class))
     last = len(names) + 0.25
     places = {name: float(place) for place, name in enumerate(names)} | {"macro-F1": last}
-    figure, [axes] = _figure(title, height=4.0)
+    figure, [axes] = new_figure(title, height=4.0)
     slots = zip(_bar_slots(len(scores)), scores.items(), strict=True)
     for (offset, size, style), (label, by_class) in slots:
         f1 = by_class | {"macro-F1": reports[label].macro_f1}
@@ -203,65 +173,146 @@ def per_class_f1(reports: Mapping[str, Report], *, title: str) -> Figure:
         if size * PLOT_WIDTH / len(places) > 0.3:  # inches that two decimals take
             axes.bar_label(bars, fmt="{:.2f}", padding=2, fontsize=SMALL)
     axes.axvline(last - 0.625, color="dimgrey", linewidth=1)
-    axes.set_xticks(list(places.values()), list(places), **_turned_if_long(places))
+    axes.set_xticks(list(places.values()), list(places), **turned_if_long(places))
     axes.set(xlabel="class", ylabel="F1 (0 to 1)", ylim=(0, 1), xlim=(-0.5, last + 0.5))
-    _tidy(axes, grid="y")
-    return _with_legend(figure)
+    tidy(axes, grid="y")
+    return with_legend(figure)
 
 
 def headline_scores(reports: Mapping[str, Report], *, title: str) -> Figure:
-    """Accuracy with 95 % interval and macro-F1 (0 to 1), a row per model label (at least one)."""
-    figure, [axes] = _figure(title, height=1.3 + 0.45 * len(reports))
+    """Accuracy and macro-F1 (0 to 1) with 95 % intervals, a row per model label (at least one)."""
+    figure, [axes] = new_figure(title, height=1.3 + 0.45 * len(reports))
     for row, report in enumerate(reports.values()):
-        interval = report.intervals["accuracy"]
-        low, high = interval.low, interval.high
-        accuracy, macro_f1, beside = report.accuracy, report.macro_f1, axes.get_yaxis_transform()
-        arms = [[accuracy - low], [high - accuracy]]
-        axes.errorbar(accuracy, row - 0.15, xerr=arms, **STYLES["accuracy"])
-        axes.plot(macro_f1, row + 0.15, **STYLES["macro_f1"])
+        lines = []
+        for score, name, offset in (
+            ("accuracy", "accuracy", -0.15),
+            ("macro_f1", "macro-F1", 0.15),
+        ):
+            i = report.intervals[score]
+            arms = [[i.value - i.low], [i.high - i.value]]
+            axes.errorbar(i.value, row + offset, xerr=arms, **STYLES[score])
+            lines.append(f"{name} {i.value:.3f} [{i.low:.3f}, {i.high:.3f}]")
         axes.vlines(report.majority_share, row - 0.5, row + 0.5, **STYLES["majority"])
-        text = f"accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}]\nmacro-F1 {macro_f1:.3f}"
-        axes.text(1.02, row, text, transform=beside, va="center", fontsize=SMALL)
+        beside = axes.get_yaxis_transform()
+        axes.text(1.02, row, "\n".join(lines), transform=beside, va="center", fontsize=SMALL)
     axes.set_yticks(range(len(reports)), [fill(label, 40) for label in reports])
     axes.set(xlabel="score (0 to 1)", ylabel="model", ylim=(len(reports) - 0.5, -0.5))
-    _tidy(axes, grid="x")
-    return _with_legend(figure)
+    tidy(axes, grid="x")
+    return with_legend(figure)
 
 
-def _figure(title: str, *, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    title, layout = fill(title, 75), ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-    figure = Figure(figsize=(WIDTH, height + 0.22 * title.count("\n")), dpi=DPI, layout=layout)
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+def reliability(panels: Mapping[str, Calibration], *, title: str) -> Figure:
+    """Accuracy against confidence by bin, a panel per entry, such as before and after scaling.
+
+    Grey bars are each bin's share of the images. Takes one to three panels, each with images.
+    """
+    figure, drawn = new_figure(title, height=4.6 if len(panels) < 3 else 3.6, panels=len(panels))
+    for axes, (name, bins) in zip(drawn, panels.items(), strict=True):
+        filled = bins.images > 0
+        parts = (bins.confidence, bins.accuracy, bins.images)
+        confidence, accuracy, count = (part[filled] for part in parts)
+        axes.bar(confidence, count / count.sum(), 0.03, color="#D0D0D0", label="share of images")
+        axes.axline((0, 0), (1, 1), color="dimgrey", linestyle="--", label="accuracy = confidence")
+        axes.vlines(confidence, confidence, accuracy, color=HUES[1], linewidth=1.5)
+        axes.plot(confidence, accuracy, "o", color=HUES[0], label="accuracy of a bin")
+        head = f"{fill(name, 70 // len(panels))}\n" if len(panels) > 1 else ""
+        axes.set_title(f"{head}ECE {bins.ece:.3f} · {count.sum():,} images", fontsize=10)
+        axes.set(xlabel="confidence (0 to 1)", ylabel="accuracy, share (0 to 1)", aspect="equal")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        tidy(axes, grid="both")
+    return with_legend(figure)
 
 
-def _with_legend(figure: Figure) -> Figure:
-    """Explains all labelled artists below the axes, for which the figure grows."""
-    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
-    handles = {fill(label, 80): h for pair in drawn for h, label in zip(*pair, strict=True)}
-    widest = max(len(line) for label in handles for line in label.splitlines())
-    ncols = min(len(handles), max(1, int(WIDTH / (widest * CHARACTER + 0.6))))
-    lines = math.ceil(sum(label.count("\n") + 1 for label in handles) / ncols)
-    figure.set_figheight(figure.get_figheight() + 0.21 * lines)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols, frameon=False)
-    return figure
+def roc_and_precision_recall(
+    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], *, title: str
+) -> Figure:
+    """Each class against all others: ROC curve and precision over recall, with their areas.
+
+    `labels` are int (N,), `probabilities` (N, C). The area under precision over recall is the
+    average precision. Classes without images are left out, as is a class that has all of them.
+    Raises ValueError if no class is left.
+    """
+    present = [k for k in range(len(class_names)) if 0 < (labels == k).mean() < 1]
+    if not present:
+        raise ValueError(f"Expected images of two classes. Received: {set(labels.tolist())}")
+    figure, (left, right) = new_figure(title, height=4.0, panels=2)
+    left.axline((0, 0), (1, 1), color="dimgrey", linestyle=":")
+    for k in present:
+        own, scores = labels == k, probabilities[:, k]
+        areas = roc_auc_score(own, scores), average_precision_score(own, scores)
+        style = {
+            "label": "{}: ROC area {:.3f}, PR area {:.3f}".format(class_names[k], *areas),
+            **_line(k),
+        }
+        false_positives, recall, _ = roc_curve(own, scores)
+        left.plot(false_positives, recall, **style)
+        precision, recall, _ = precision_recall_curve(own, scores, drop_intermediate=True)
+        right.plot(recall, precision, drawstyle="steps-post", **style)
+    left.set(title="ROC", xlabel="false positive rate (0 to 1)", ylabel="recall (0 to 1)")
+    right.set(title="precision–recall (PR)", xlabel="recall (0 to 1)", ylabel="precision (0 to 1)")
+    for axes in (left, right):
+        axes.title.set_fontsize(10)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        tidy(axes, grid="both")
+    return with_legend(figure)
 
 
-def _tidy(axes: Axes, *, grid: Literal["x", "y", "both"]) -> None:
-    axes.set_axisbelow(True)
-    axes.grid(axis=grid, color="#DDDDDD")
-    axes.spines[["top", "right"]].set_visible(False)
+def learning_curves_overlaid(
+    histories: Mapping[str, History],
+    *,
+    title: str,
+    names: Sequence[str] = ("macro_f1", "loss"),
+) -> Figure:
+    """Scores on val over the epochs, a line per model label and a panel per name of a score.
+
+    `histories` are as `learning_curves` takes them; `names` are among `loss`, `accuracy` and
+    `macro_f1`. Raises ValueError if no entry has any of the scores under `val/`.
+    """
+    present = {key for history in histories.values() for entry in history for key in entry}
+    names = [name for name in names if f"val/{name}" in present]
+    if not names:
+        raise ValueError(f"Expected entries with scores on val. Received: {dict(histories)!r}")
+    figure, panels = new_figure(title, height=3.6, panels=len(names))
+    for name, axes in zip(names, panels, strict=True):
+        for k, (label, history) in enumerate(histories.items()):
+            points = [(e["epoch"], e[f"val/{name}"]) for e in history if f"val/{name}" in e]
+            if points:
+                size = 4 if len(points) <= 15 else 0
+                style = _line(k) | {"marker": "o", "markersize": size}
+                axes.plot(*zip(*points, strict=True), label=label, **style)
+        axes.set(xlabel="epoch", ylabel=f"val {PANELS[name]}")
+        axes.xaxis.set_major_locator(MaxNLocator(**ROUND))
+        tidy(axes, grid="both")
+    return with_legend(figure)
 
 
-def _frameless(axes: Axes) -> None:
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+def differences(rows: Mapping[str, Difference], *, score: str, title: str) -> Figure:
+    """Paired differences of a score (0 to 1) with 95 % intervals, a row per pair of models.
+
+    `rows` are by label, "A − B", each with its p adjusted for their number; those whose p is 0.05
+    or more are grey. Takes at least one row.
+    """
+    labels = [fill(label, 40) for label in rows]
+    figure, [axes] = new_figure(title, height=1.2 + 0.45 * len(rows))
+    axes.axvline(0, color="dimgrey", linewidth=1)
+    for place, row in enumerate(rows.values()):
+        style = STYLES["clear" if row.p < 0.05 else "unclear"]
+        arms = np.maximum([[row.value - row.low], [row.high - row.value]], 0)
+        axes.errorbar(row.value, place, xerr=arms, **style)
+        p = "p < 0.001" if row.p < 0.001 else f"p = {row.p:.3f}"
+        text = f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]\n{p}".replace("-", "−")
+        beside = axes.get_yaxis_transform()
+        axes.text(1.02, place, text, transform=beside, va="center", fontsize=SMALL)
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set(xlabel=f"difference in {score}, first minus second", ylim=(len(rows) - 0.5, -0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    tidy(axes, grid="x")
+    return with_legend(figure)
 
 
-def _turned_if_long(names: Collection[str]) -> dict[str, Any]:
-    """Tick label properties for class names along the x axis."""
-    fits = max(map(len, names)) * CHARACTER < PLOT_WIDTH / len(names)
-    return {} if fits else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+def _line(k: int) -> dict[str, Any]:
+    """Colour and dashes of the k-th line: dashes change where the colours begin again."""
+    return {"color": HUES[k % len(HUES)], "linestyle": ("-", "--", ":")[k // len(HUES) % 3]}
 
 
 def _curve_panel(axes: Axes, history: History, name: str, best_epoch: int | None) -> None:
@@ -278,7 +329,7 @@ def _curve_panel(axes: Axes, history: History, name: str, best_epoch: int | None
             axes.set_title(f"val {value:.3f} at epoch {best_epoch}", fontsize=10)
     axes.set(xlabel="epoch", ylabel=PANELS[name], xlim=(min(by_epoch) - 0.6, max(by_epoch) + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(**ROUND))
-    _tidy(axes, grid="both")
+    tidy(axes, grid="both")
 
 
 def _bar_slots(bars: int) -> list[tuple[float, float, dict[str, Any]]]:

@@ -58,8 +58,8 @@ def predict(model: keras.Model, images: np.ndarray, *, views: Views | None = Non
         (N, C) float32, in the order of `images`.
     """
     changes = [None] if views is None else list(_changes(views))
-    total = sum(np.concatenate(list(forward(model, images, change=c))) for c in changes)  # (N, C)
-    return total / np.float32(len(changes))
+    by_view = [np.concatenate(list(forward(model, images, change=c))) for c in changes]
+    return np.asarray(np.mean(by_view, axis=0, dtype=np.float32))  # (N, C)
 
 
 def _changes(views: Views) -> Iterator[Callable[[np.ndarray], np.ndarray] | None]:

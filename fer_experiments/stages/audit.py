@@ -18,7 +18,7 @@ from fer_experiments.data.audit import (
     near_groups,
 )
 from fer_experiments.data.prepared import PreparedDataset, prepare
-from fer_experiments.evaluation import figures
+from fer_experiments.evaluation import galleries
 from fer_experiments.stages import common
 from fer_experiments.tracking.runs import open_run
 from fer_experiments.tracking.writer import Writer
@@ -74,12 +74,12 @@ def _log_groups(
     rows = list(_examples(dataset, exact, near))
     if rows:
         title = f"{dataset.name}: what the audit found"
-        writer.figure(figures.image_groups(rows, title=title), "audit/examples.png")
+        writer.figure(galleries.image_groups(rows, title=title), "audit/examples.png")
 
 
 def _examples(
     dataset: PreparedDataset, exact: Sequence[Group], near: Sequence[Group]
-) -> Iterator[figures.ImageRow]:
+) -> Iterator[galleries.Block]:
     """A few groups of each sort; no group twice, and no blank images, which tell nothing."""
     splits, labels = dataset.splits, np.asarray(dataset.labels)
     exact = [g for g in exact if not is_blank(dataset.images[g.members[:1]])[0]]
@@ -87,17 +87,17 @@ def _examples(
     crossing = [g for g in exact if g.reaches_over(splits)][:EXAMPLES]
     conflicting = [g for g in exact if g.reaches_over(labels) and g not in crossing][:EXAMPLES]
     for heading, groups in (
-        ("same pixels,\nsplits cross", crossing),
-        ("same pixels,\nlabels conflict", conflicting),
-        ("near-duplicates", near[:EXAMPLES]),
+        ("Same pixels, in more than one split", crossing),
+        ("Same pixels, different labels", conflicting),
+        ("Near-duplicates", near[:EXAMPLES]),
     ):
         for group in groups:
             # One of each split and label comes first: the row may not hold all members.
             key = np.char.add(splits[group.members], labels[group.members].astype(str))
             first = np.sort(np.unique(key, return_index=True)[1])
             members = group.members[np.append(first, np.setdiff1d(np.arange(len(key)), first))]
-            yield figures.ImageRow(
-                heading=heading,
-                images=dataset.images[members],
-                captions=[f"{splits[i]}\n{dataset.class_names[labels[i]]}" for i in members],
+            yield galleries.Block(
+                heading,
+                dataset.images[members],
+                [f"{splits[i]} {dataset.class_names[labels[i]]}" for i in members],
             )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import mean, stdev
 
+from matplotlib.figure import Figure
+
 from fer_experiments import console
-from fer_experiments.evaluation import comparison, figures, html
+from fer_experiments.data.prepared import by_fingerprint
+from fer_experiments.evaluation import comparison, figures, galleries, html
 from fer_experiments.evaluation.comparison import Pair
 from fer_experiments.stages import common
 from fer_experiments.stages.evaluations import Evaluation, Found, evaluations
@@ -31,6 +35,7 @@ FOOTNOTE = (
 )
 # Verdicts that the terminal and the note show; the tables hold all.
 _MOST_VERDICTS = 6
+_MOST_ROWS = 20  # of a figure
 
 
 def run(
@@ -77,20 +82,15 @@ def run(
                 name,
                 f"Ranked by macro-F1 on val; verdicts from {split}. {FOOTNOTE}",
                 [
-                    html.Section("Models", tables=[html.Table(HEADER, [_row(e) for e in ranked])]),
-                    *(
-                        [html.Section("Seeds", tables=[html.Table(_POOLED_HEADER, pooled)])]
-                        if pooled
-                        else []
-                    ),
+                    html.Section(heading="Models", columns=HEADER, rows=[_row(e) for e in ranked]),
+                    *_pooled_section(pooled),
                     html.Section(
-                        f"Verdicts on {split}",
-                        paragraphs=[*verdicts, *apart],
-                        tables=[html.Table(PAIR_HEADER, [_pair_row(p) for p in paired])]
-                        if paired
-                        else [],
+                        heading=f"Verdicts on {split}",
+                        points=[*verdicts, *apart],
+                        columns=PAIR_HEADER,
+                        rows=[_pair_row(pair) for pair in paired],
                     ),
-                    html.Section("Pictures", figures=pictures),
+                    html.Section(heading="Pictures", figures=pictures),
                 ],
             ),
             "comparison.html",
@@ -188,6 +188,12 @@ def _pooled(ranked: Sequence[Evaluation]) -> list[list[str]]:
     return rows
 
 
+def _pooled_section(rows: list[list[str]]) -> list[html.Section]:
+    if not rows:
+        return []
+    return [html.Section(heading="Seeds pooled", columns=_POOLED_HEADER, rows=rows)]
+
+
 def _pair_row(pair: Pair) -> list[str]:
     return [
         pair.first,
@@ -238,33 +244,49 @@ def _csv(rows: Sequence[Sequence[object]]) -> str:
 
 def _draw(
     writer: Writer, ranked: Sequence[Evaluation], paired: Sequence[Pair], split: str
-) -> list[tuple[str, bytes]]:
-    """Draws, logs, and returns (caption, PNG) for the report."""
+) -> dict[str, Figure]:
+    """Draws and logs; returns the figures by what they show."""
     reports = {e.label: e.report(split) for e in ranked}
     drawn = {
-        f"{split}_scores": figures.headline_scores(
-            reports, title=f"{split}: accuracy and macro-F1"
-        ),
-        f"{split}_per_class_f1": figures.per_class_f1(reports, title=f"{split}: F1 of each class"),
+        "scores": figures.headline_scores(reports, title=f"{split}: accuracy and macro-F1"),
+        "per_class_f1": figures.per_class_f1(reports, title=f"{split}: F1 of each class"),
     }
     if paired:
-        drawn[f"{split}_differences"] = figures.differences(
-            [
-                (f"{p.first} − {p.second}", p.macro_f1.value, p.macro_f1.low, p.macro_f1.high)
-                for p in paired
-            ],
-            title=f"{split}: paired differences in macro-F1",
-        )
+        rows = {
+            f"{p.first} − {p.second}": replace(p.macro_f1, p=p.p_macro_f1)
+            for p in paired[:_MOST_ROWS]
+        }
+        title = f"{split}: paired differences"
+        drawn["differences"] = figures.differences(rows, score="macro-F1", title=title)
+        disagreement = _disagreement(ranked, paired[0], split)
+        if disagreement is not None:
+            drawn["disagreement"] = disagreement
     curves = {e.label: h for e in ranked if (h := histories(e.tags["source_run_id"]))}
     if curves:
         drawn["learning_curves"] = figures.learning_curves_overlaid(
             curves, title="Learning curves on val"
         )
-    pictures = []
     for name, figure in drawn.items():
-        writer.figure(figure, f"{name}.png")
-        pictures.append((name.replace("_", " "), figures.png(figure)))
-    return pictures
+        writer.figure(figure, f"{name}.png" if name == "learning_curves" else f"{split}_{name}.png")
+    return {name.replace("_", " "): figure for name, figure in drawn.items()}
+
+
+def _disagreement(ranked: Sequence[Evaluation], pair: Pair, split: str) -> Figure | None:
+    """Images that the best two judge differently; None where the images lie elsewhere."""
+    prepared = by_fingerprint(ranked[0].fingerprint)
+    if prepared is None:
+        return None
+    first, second = (e.predictions(split) for e in ranked[:2])
+    images, labels = prepared.split(split)
+    return galleries.disagreement(
+        images,
+        labels,
+        first.probabilities,
+        second.probabilities,
+        first.class_names,
+        names=(pair.first, pair.second),
+        title=f"{split}: where the best two disagree",
+    )
 
 
 def _apart(found: Found) -> list[str]:

@@ -14,7 +14,7 @@ from fer_experiments.config import Config
 from fer_experiments.data.audit import without_twin
 from fer_experiments.data.prepared import PreparedDataset, prepare
 from fer_experiments.errors import DataError, RunError
-from fer_experiments.evaluation import figures
+from fer_experiments.evaluation import figures, galleries
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.predictions import Views, test_time_views
 from fer_experiments.evaluation.words import top_confusions
@@ -212,18 +212,18 @@ def _draw(
     """What neither the table nor the confusion matrix shows."""
     r, split = judged.report, judged.report.split
     drawn = {
-        "reliability": figures.reliability(r.calibration, title=f"{title}: reliability"),
-        "curves": figures.roc_and_precision_recall(
-            labels, judged.probabilities, r.class_names, title=title
+        "reliability": figures.reliability({split: r.calibration}, title=f"{title}: reliability"),
+        "confident_mistakes": galleries.mistakes(
+            images, labels, judged.probabilities, r.class_names, title=f"{title}: surest mistakes"
+        ),
+        "least_certain": galleries.uncertain(
+            images, labels, judged.probabilities, r.class_names, title=f"{title}: least certain"
         ),
     }
-    if (judged.probabilities.argmax(axis=1) != labels).any():
-        drawn["confident_mistakes"] = figures.mistakes(
-            images, labels, judged.probabilities, r.class_names, title=f"{title}: surest mistakes"
+    if (r.support > 0).sum() > 1:
+        drawn["roc_and_precision_recall"] = figures.roc_and_precision_recall(
+            labels, judged.probabilities, r.class_names, title=title
         )
-    drawn["least_certain"] = figures.uncertain(
-        images, labels, judged.probabilities, r.class_names, title=f"{title}: least certain"
-    )
     for name, figure in drawn.items():
         writer.figure(figure, f"{split}/{name}.png")
     words = top_confusions(r.confusion, r.class_names)
@@ -239,33 +239,32 @@ def _explain(
     *,
     label: str,
 ) -> None:
-    """Where the model looks: one image of each class named rightly and one named wrongly."""
-    from fer_experiments.evaluation.explanations import grad_cam, has_maps
+    """Where the model looks, on the last of the splits that were judged.
 
-    if not has_maps(model):
+    An ensemble has no feature map of its own to look at.
+    """
+    from fer_experiments.evaluation.explanations import LOGITS, examples, hires_cam
+
+    if LOGITS not in {layer.name for layer in model.layers}:
         return
-    split = next(reversed(found))
-    judged = found[split]
+    split, judged = list(found.items())[-1]
     images, labels = prepared.split(split)
-    predicted = judged.probabilities.argmax(axis=1)
-    sure = judged.probabilities.max(axis=1)
-    chosen = [
-        int(rows[sure[rows].argmax()])
-        for right in (True, False)
-        for i in range(len(prepared.class_names))
-        if len(rows := np.flatnonzero((labels == i) & ((predicted == i) == right)))
-    ]
-    maps = grad_cam(model, images[chosen], predicted[chosen])
+    chosen = examples(labels, judged.probabilities)
+    said = judged.probabilities[chosen]
+    try:
+        maps = hires_cam(model, images[chosen], said.argmax(axis=1))
+    except ValueError:
+        return  # no feature map is large enough to show a place
     writer.figure(
-        figures.heat_maps(
+        galleries.heat_maps(
             images[chosen],
             maps,
             labels[chosen],
-            judged.probabilities[chosen],
+            said,
             prepared.class_names,
-            title=f"{label} on {split}: where the model looks (Grad-CAM)",
+            title=f"{label} on {split}: where the model looks (HiResCAM)",
         ),
-        f"{split}/grad_cam.png",
+        f"{split}/heat_maps.png",
     )
 
 

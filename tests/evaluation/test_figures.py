@@ -1,4 +1,3 @@
-import io
 import re
 import subprocess
 import sys
@@ -6,13 +5,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from fer_experiments.evaluation import figures
+from fer_experiments.evaluation.calibration import Calibration
 from fer_experiments.evaluation.metrics import Report, report
+from fer_experiments.evaluation.statistics import Difference
+
+from .helpers import all_texts, drawn, inside, on_canvas
 
 NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 SUPPORT = (49, 6, 53, 88, 63, 59, 42)
@@ -51,24 +51,6 @@ def made_up_history(epochs, start=1):
     ]
 
 
-def drawn(figure: Figure) -> Figure:
-    """The figure after layout, checked as every caller uses it."""
-    assert isinstance(figure, Figure)
-    assert 7.5 <= figure.get_figwidth() <= 9
-    assert 100 <= figure.dpi <= 120
-    assert figure.get_suptitle()
-    FigureCanvasAgg(figure).draw()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    assert stream.getvalue().startswith(b"\x89PNG")
-    assert min(text.get_fontsize() for text in all_texts(figure)) >= 9
-    return figure
-
-
-def all_texts(figure):
-    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-
-
 def legend_texts(figure):
     [legend] = figure.legends
     return [text.get_text() for text in legend.get_texts()]
@@ -80,17 +62,6 @@ def axes_texts(axes):
 
 def tick_labels(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
-
-
-def inside(figure, artist):
-    box = artist.get_window_extent()
-    canvas = figure.bbox
-    return (
-        box.x0 >= canvas.x0 - 1
-        and box.x1 <= canvas.x1 + 1
-        and box.y0 >= canvas.y0 - 1
-        and box.y1 <= canvas.y1 + 1
-    )
 
 
 def test_importing_leaves_pyplot_and_the_tracker_alone():
@@ -311,33 +282,6 @@ def test_sample_grid_keeps_pixels_square_and_fills_the_width():
     assert "first 8" in axes.get_xlabel()
 
 
-# Groups of images
-
-
-def image_row(count, heading="same pixels,\nlabels conflict", caption="train\nangry"):
-    images = np.random.default_rng(count).integers(0, 256, (count, 48, 48), dtype=np.uint8)
-    return figures.ImageRow(heading=heading, images=images, captions=[caption] * count)
-
-
-def test_image_groups_show_the_first_of_each_row_and_say_how_many_more_there_are():
-    rows = [image_row(2), image_row(9, "near", "val\nan emotion with a long name")]
-    figure = drawn(figures.image_groups(rows, title="t"))
-    [axes] = figure.axes
-    assert tick_labels(axes.yaxis) == ["same pixels,\nlabels conflict", "near\n2 more"]
-    assert axes_texts(axes) == ["train\nangry"] * 2 + ["val\nan emotion …"] * 7
-    mosaic = axes.images[0].get_array()
-    for top, row in ((0, rows[0]), (len(mosaic) // 2, rows[1])):
-        np.testing.assert_array_equal(mosaic[top : top + 48, 51:99], row.images[1])
-    assert all(inside(figure, text) for text in all_texts(figure))
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
-
-
-def test_image_groups_need_a_row():
-    with pytest.raises(ValueError, match="Expected a row of images"):
-        figures.image_groups([], title="t")
-
-
 # Class counts
 
 
@@ -450,3 +394,142 @@ def test_headline_scores_of_all_and_of_nothing_right():
     reports = {"all": made_up_report(skill=50), "nothing": made_up_report(skill=-50)}
     assert (reports["all"].accuracy, reports["nothing"].accuracy) == (1, 0)
     drawn(figures.headline_scores(reports, title="t"))
+
+
+# Calibration and curves of one model
+
+
+def made_up_bins(count=(0, 4, 16, 80), ece=0.0437):
+    empty = np.asarray(count) == 0
+    return Calibration(
+        brier=0.3,
+        edges=np.linspace(0, 1, 5),
+        confidence=np.where(empty, np.nan, [0.1, 0.3, 0.6, 0.9]),
+        accuracy=np.where(empty, np.nan, [0.0, 0.5, 0.5, 0.85]),
+        images=np.asarray(count),
+        ece=ece,
+    )
+
+
+def test_reliability_shows_the_bins_with_images_and_the_ece():
+    figure = drawn(figures.reliability({"as trained": made_up_bins()}, title="t"))
+    [axes] = figure.axes
+    points = next(line for line in axes.lines if line.get_label() == "accuracy of a bin")
+    np.testing.assert_allclose(points.get_xydata(), [[0.3, 0.5], [0.6, 0.5], [0.9, 0.85]])
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.04, 0.16, 0.8])
+    assert axes.get_title() == "ECE 0.044 · 100 images"
+    assert "as trained" not in axes.get_title()
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+def test_reliability_panels_say_what_they_are(panels):
+    names = ["as trained", "after temperature 1.8", "ensemble of resnet50 and vgg16, five seeds"]
+    figure = drawn(figures.reliability({n: made_up_bins() for n in names[:panels]}, title="t"))
+    assert len(figure.axes) == panels
+    assert on_canvas(figure)
+    if panels > 1:
+        assert figure.axes[1].get_title().startswith("after temperature 1.8\n")
+
+
+def made_up_probabilities(labels, C, skill=1.5, seed=0):
+    logits = np.random.default_rng(seed).normal(size=(len(labels), C))
+    logits[np.arange(len(labels)), labels] += skill
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def test_a_curve_per_class_with_images_and_its_areas_in_the_legend():
+    labels = np.repeat([0, 2], [30, 50])
+    probabilities = made_up_probabilities(labels, 3)
+    figure = drawn(figures.roc_and_precision_recall(labels, probabilities, "abc", title="t"))
+    own, others = probabilities[labels == 0, 0], probabilities[labels != 0, 0]
+    area = (own[:, None] > others).mean()
+    texts = legend_texts(figure)
+    assert [text[0] for text in texts] == ["a", "c"]
+    assert texts[0].startswith(f"a: ROC area {area:.3f}, PR area 0.")
+    roc, pr = figure.axes
+    curve = next(line for line in roc.lines if line.get_label() == texts[0])
+    x, y = curve.get_xydata().T
+    assert np.trapezoid(y, x) == pytest.approx(area)
+    curve = next(line for line in pr.lines if line.get_label() == texts[0])
+    recall, precision = curve.get_xydata().T
+    assert f"PR area {-(np.diff(recall) * precision[:-1]).sum():.3f}" in texts[0]
+
+
+@pytest.mark.parametrize("C", [2, 7, 12])
+def test_curves_of_many_classes_with_long_names_stay_apart(C):
+    labels = np.arange(120) % C
+    names = [f"emotion number {k} of all that were named" for k in range(C)]
+    probabilities = made_up_probabilities(labels, C)
+    figure = drawn(figures.roc_and_precision_recall(labels, probabilities, names, title="t"))
+    assert on_canvas(figure)
+    lines = [line for line in figure.axes[1].lines if line.get_label() in legend_texts(figure)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == C
+
+
+def test_curves_need_images_of_two_classes():
+    labels = np.zeros(5, int)
+    with pytest.raises(ValueError, match="Expected images of two classes"):
+        figures.roc_and_precision_recall(labels, np.full((5, 2), 0.5), "ab", title="t")
+
+
+# More comparisons of models
+
+
+@pytest.mark.parametrize("models", [1, 2, 6])
+def test_overlaid_curves_have_a_line_per_model_and_panel(models):
+    histories = {
+        label: made_up_history(5 + k, 1 + k) for k, label in enumerate(LONG_LABELS[:models])
+    }
+    figure = drawn(figures.learning_curves_overlaid(histories, title="t"))
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "val macro-F1 (0 to 1)",
+        "val loss (nats)",
+    ]
+    for axes in figure.axes:
+        assert [line.get_label() for line in axes.lines] == LONG_LABELS[:models]
+        assert len({line.get_color() for line in axes.lines}) == models
+    last = figure.axes[1].lines[-1]
+    assert list(last.get_xdata()) == list(range(models, 2 * models + 4))
+    assert on_canvas(figure)
+
+
+def test_overlaid_curves_of_models_that_lack_scores():
+    with_val, without = made_up_history(3), [{"epoch": 1, "train/loss": 1.0}]
+    figure = drawn(figures.learning_curves_overlaid({"a": with_val, "b": without}, title="t"))
+    assert legend_texts(figure) == ["a"]
+    with pytest.raises(ValueError, match="Expected entries with scores on val"):
+        figures.learning_curves_overlaid({"b": without}, title="t")
+
+
+def test_differences_show_value_interval_p_and_zero():
+    rows = {
+        "a − b": Difference(value=0.021, low=0.004, high=0.038, p=0.0123),
+        "a − c": Difference(value=-0.01, low=-0.03, high=0.01, p=0.4),
+        "b − c": Difference(value=-0.05, low=-0.07, high=-0.03, p=0.00001),
+    }
+    figure = drawn(figures.differences(rows, score="macro-F1", title="t"))
+    [axes] = figure.axes
+    assert tick_labels(axes.yaxis) == ["a − b", "a − c", "b − c"]
+    assert axes_texts(axes) == [
+        "+0.021 [+0.004, +0.038]\np = 0.012",
+        "−0.010 [−0.030, +0.010]\np = 0.400",
+        "−0.050 [−0.070, −0.030]\np < 0.001",
+    ]
+    assert "macro-F1" in axes.get_xlabel()
+    assert axes.get_xlim()[0] < -0.07 < 0 < axes.get_xlim()[1]
+    colours = [bars.lines[0].get_color() for bars in axes.containers]
+    assert colours[0] == colours[2] != colours[1]
+    assert len(legend_texts(figure)) == 2
+    ends = [bars.lines[2][0].get_segments()[0][:, 0].tolist() for bars in axes.containers]
+    np.testing.assert_allclose(ends, [[row.low, row.high] for row in rows.values()])
+
+
+@pytest.mark.parametrize("pairs", [1, 15])
+def test_differences_of_models_with_long_names_stay_on_the_canvas(pairs):
+    rows = {
+        " − ".join(LONG_LABELS[:2]) + " " * n: Difference(value=0.1, low=0, high=0.2, p=0.2)
+        for n in range(pairs)
+    }
+    figure = drawn(figures.differences(rows, score="accuracy", title="t"))
+    assert on_canvas(figure)
+    assert figure.axes[0].get_window_extent().width > 0.3 * figure.bbox.width

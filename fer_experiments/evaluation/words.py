@@ -1,0 +1,29 @@
+"""Findings in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def top_confusions(confusion: np.ndarray, class_names: Sequence[str], limit: int = 5) -> list[str]:
+    """The most frequent mistakes, such as "fear taken for sad: 112 of 496 (23 %)".
+
+    Args:
+        confusion: int, (C, C), a row per true and a column per predicted class.
+        class_names: C names in label order.
+        limit: how many sentences at most; cells without images give none.
+
+    Returns:
+        Most images first; of equal numbers, the larger share of the true class first.
+    """
+    found = []
+    for i, row in enumerate(confusion):
+        support = int(row.sum())
+        for j, images in enumerate(row):
+            if i != j and images:
+                text = f"{class_names[i]} taken for {class_names[j]}: {images:,} of {support:,}"
+                share = images / support
+                found.append((-int(images), -share, f"{text} ({100 * share:.0f} %)"))
+    return [text for _, _, text in sorted(found, key=lambda entry: entry[:2])[:limit]]
