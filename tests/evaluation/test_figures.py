@@ -362,25 +362,26 @@ def test_eight_models_have_eight_colours():
     assert len({bars[0].get_facecolor() for bars in axes.containers}) == 8
 
 
-def test_headline_scores_show_accuracy_interval_macro_f1_and_majority_share():
+def test_headline_scores_show_both_scores_with_intervals_and_the_majority_share():
     reports = {"vgg16": made_up_report(seed=1), "resnet50": made_up_report(seed=2, skill=2.5)}
     figure = drawn(figures.headline_scores(reports, title="t"))
     [axes] = figure.axes
     assert tick_labels(axes.yaxis) == list(reports)
     assert set(legend_texts(figure)) == {
         "accuracy, 95 % interval",
-        "macro-F1",
+        "macro-F1, 95 % interval",
         "always the majority class",
     }
     left, right = axes.get_xlim()
-    for judged, bars, text in zip(reports.values(), axes.containers, axes_texts(axes), strict=True):
-        point, _, [arms] = bars.lines
-        low, high = judged.intervals["accuracy"].low, judged.intervals["accuracy"].high
-        assert point.get_xdata() == pytest.approx([judged.accuracy])
-        np.testing.assert_allclose(arms.get_segments()[0][:, 0], [low, high])
-        assert left < judged.majority_share < low < high < right
-        assert f"{judged.accuracy:.3f} [{low:.3f}, {high:.3f}]" in text
-        assert f"macro-F1 {judged.macro_f1:.3f}" in text
+    bars = iter(axes.containers)
+    for judged, text in zip(reports.values(), axes_texts(axes), strict=True):
+        for score, name in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+            point, _, [arms] = next(bars).lines
+            i = judged.intervals[score]
+            assert point.get_xdata() == pytest.approx([i.value])
+            np.testing.assert_allclose(arms.get_segments()[0][:, 0], [i.low, i.high])
+            assert left < judged.majority_share < i.low < i.high < right
+            assert f"{name} {i.value:.3f} [{i.low:.3f}, {i.high:.3f}]" in text
     majority = [
         segment[0, 0]
         for lines in axes.collections
