@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_experiments import console
 from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.data.prepared import prepare
 from fer_experiments.recipes import resolve
@@ -58,12 +59,19 @@ def log_designed(dataset: Path, row: int, *, confidence: float) -> str:
     Args:
         confidence: probability that it gives to the class that it names.
     """
+    console.quieten()  # MLflow warns of its own type hints when it is imported
     import keras
     from keras import layers
 
     config = resolve(
         "baseline",
-        {"dataset": str(dataset), "image_size": SIDE, "seed": row, "weights": "none"},
+        {
+            "dataset": str(dataset),
+            "split": "official",
+            "image_size": SIDE,
+            "seed": row,
+            "weights": "none",
+        },
     )
     prepared = prepare(config.data)
     C = len(FER_CLASSES)
