@@ -101,9 +101,9 @@ def _remove_half_logged(writer: Writer) -> None:
 
 
 def file_megabytes(logged: LoggedModel) -> float | None:
-    """What the logged model takes on disk, where MLflow knows it."""
+    """What the logged model takes on disk, where MLflow knows it; ids and dates round away."""
     size = mlflow.models.Model.load(logged.uri).model_size_bytes
-    return None if size is None else size / 1e6
+    return None if size is None else round(size / 1e6, 1)
 
 
 def model_of(run: Run) -> LoggedModel:

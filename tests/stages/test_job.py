@@ -81,12 +81,14 @@ def test_artifacts_of_each_stage(job: Job) -> None:
         for name in (
             "confusion_counts.png", "confusion_shares.png", "confusion.json",
             "classification_report.txt", "classification_report.json",
-            "predictions.json", "probabilities.npz",
+            "predictions.json", "probabilities.npz", "top_confusions.txt",
+            "reliability.png", "roc_and_precision_recall.png",
+            "confident_mistakes.png", "least_certain.png",
         )
+    } | {"test/heat_maps.png"}  # fmt: skip
+    compared = {f"comparison.{kind}" for kind in ("md", "csv", "json", "html")} | {
+        "test_scores.png", "test_per_class_f1.png", "learning_curves.png",
     }  # fmt: skip
-    compared = {f"comparison.{kind}" for kind in ("md", "csv", "json")} | {
-        f"{split}_{name}.png" for split in ("val", "test") for name in ("scores", "per_class_f1")
-    }
     assert artifacts(job.runs["prepare"]) == card
     for stage in ("train", "finetune"):
         assert artifacts(job.runs[stage]) == card | {"config.json", "learning_curves.png"}
@@ -100,6 +102,8 @@ def test_scores_of_val_and_test(job: Job) -> None:
         for name in (
             "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss",
             "per_class/precision_happy", "per_class/recall_sad", "per_class/f1_disgust",
+            "interval/macro_f1_low", "calibration/ece", "calibration/brier",
+            "per_class/roc_auc_fear", "clean/accuracy", "images_with_twin",
         ):  # fmt: skip
             assert f"{split}/{name}" in metrics
 

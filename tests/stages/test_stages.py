@@ -98,7 +98,11 @@ def test_finetune_changes_the_unfrozen_layers_and_the_head_only(job: Job) -> Non
     [
         ("finetune", "finetune", "Expected run_id of a train run."),
         ("finetune", "evaluate", "a run of stage evaluate"),
-        ("evaluate", "main", "Expected run_id of a train or finetune run."),
+        (
+            "evaluate",
+            "main",
+            "Expected run_id of a train or finetune or calibrate or ensemble run.",
+        ),
     ],
 )
 def test_a_run_of_the_wrong_stage_is_refused(
