@@ -225,6 +225,7 @@ def add_version(name: str, model_uri: str, *, description: str, tags: Mapping[st
 def set_alias(version: Version, alias: str, *, tags: Mapping[str, str]) -> None:
     """Gives the version the alias, taking it from any other, and tags why."""
     client = MlflowClient()
+    before = alias_holder(version.name, CHAMPION)
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.number), key, value[:5000])
     client.set_registered_model_alias(version.name, alias, str(version.number))
@@ -233,7 +234,9 @@ def set_alias(version: Version, alias: str, *, tags: Mapping[str, str]) -> None:
     if held is not None and int(held) == version.number:
         client.delete_registered_model_alias(version.name, other)
     if alias == CHAMPION:
-        _remember(version.name, [*history(version.name), version.number])
+        # The alias may have been set elsewhere, in MLflow's UI for one.
+        known = [] if before is None else [before.number]
+        _remember(version.name, [*history(version.name), *known, version.number])
 
 
 def step_back(name: str, *, tags: Mapping[str, str]) -> tuple[Version, Version]:
@@ -242,9 +245,9 @@ def step_back(name: str, *, tags: Mapping[str, str]) -> tuple[Version, Version]:
     Raises:
         RunError: there was none before.
     """
-    numbers = history(name) if name in registered_models() else []
-    champion = alias_holder(name, CHAMPION)
     known = {v.number for v in versions(name)}
+    numbers = history(name)
+    champion = alias_holder(name, CHAMPION)
     before = [n for n in numbers if n in known and champion is not None and n != champion.number]
     if champion is None or not before:
         raise RunError(
