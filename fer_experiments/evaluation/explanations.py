@@ -43,6 +43,12 @@ def examples(labels: np.ndarray, probabilities: np.ndarray, *, each: int = 2) ->
     return np.concatenate(chosen)
 
 
+def has_map(model: keras.Model) -> bool:
+    """Whether `hires_cam` can explain the model: an ensemble has no logits, a small one no map."""
+    names = {layer.name for layer in model.layers}
+    return LOGITS in names and _last_map(model) is not None
+
+
 def hires_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Heat maps of what spoke for a class: HiResCAM on the last feature map of 3×3 cells or more.
 
@@ -67,6 +73,11 @@ def hires_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np
     from keras import ops
 
     target = _last_map(model)
+    if target is None:
+        raise ValueError(
+            f"Expected a feature map of at least {_SMALLEST_MAP}×{_SMALLEST_MAP} cells. "
+            f"Received: model {model.name} without one"
+        )
     features_of = keras.Model(model.input, target)
     logits_of = keras.Model(target, model.get_layer(LOGITS).output)
     maps = [np.zeros((0, *images.shape[1:]), np.float32)]
@@ -84,15 +95,12 @@ def hires_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np
 
 
 def _last_map(model: keras.Model) -> Any:
-    """The last tensor of the graph with a shape (None, 3 or more, 3 or more, F)."""
+    """The last tensor of the graph with a shape (None, 3 or more, 3 or more, F), if any."""
     for operation in reversed(model.operations[1:]):  # not the pixels themselves
         shape = getattr(operation.output, "shape", ())
         if len(shape) == 4 and min(shape[1:3]) >= _SMALLEST_MAP:
             return operation.output
-    raise ValueError(
-        f"Expected a feature map of at least {_SMALLEST_MAP}×{_SMALLEST_MAP} cells. "
-        f"Received: model {model.name} without one"
-    )
+    return None
 
 
 def _gradient(model: keras.Model, features: Any, classes: np.ndarray) -> Any:

@@ -126,12 +126,11 @@ def _row(evaluation: Evaluation) -> list[str]:
         if f"{split}/accuracy" not in m:
             return ["–"] * 4
         _, accuracy, macro_f1, ece = evaluation.scores_in_words(split)
-        clean = evaluation.scores_in_words(f"{split}/clean")[1] if has_clean(split) else "–"
+        clean = "–"
+        if f"{split}/clean/accuracy" in m:
+            clean = evaluation.scores_in_words(f"{split}/clean")[1]
         mark = star if split == "val" else ""
         return [accuracy + mark, macro_f1 + mark, clean + mark, ece]
-
-    def has_clean(split: str) -> bool:
-        return f"{split}/clean/accuracy" in m
 
     def plain(name: str, form: str) -> str:
         return format(m[name], form) if name in m else "–"
@@ -168,7 +167,8 @@ def _pooled(ranked: Sequence[Evaluation]) -> list[list[str]]:
         seeds = sorted({int(e.run.data.params["seed"]) for e in members})
         if len(seeds) < 2:
             continue
-        one_each = {e.run.data.params["seed"]: e for e in reversed(members)}.values()
+        by_age = sorted(members, key=lambda e: e.run.info.start_time)
+        one_each = {e.run.data.params["seed"]: e for e in by_age}.values()  # the newest of each
         for split in ("val", "test"):
             if all(f"{split}/accuracy" in e.metrics for e in one_each):
                 first = next(iter(one_each))

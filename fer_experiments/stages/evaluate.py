@@ -53,19 +53,19 @@ def run(
     """Judges one model; writes scores, figures, predictions.
 
     Args:
-        run_id: a finished train or fine-tune run.
+        run_id: a finished run that logged a model, see `MODEL_STAGES`.
         backbone: its newest train or fine-tune run.
         model: a model URI such as `models:/emotion-fer2013@champion`.
         data: fields of DataConfig that differ from the data that the model was trained on.
         fingerprint: of the prepared data, where it is known.
-        tta: test-time augmentation, reported beside the plain scores; see `predictions.views`.
+        tta: test-time augmentation, reported beside the plain scores; see `predictions.test_time_views`.
         experiment: where to write, and the only place to look.
 
     Without any of the first three: the champion, else the newest fine-tuned run.
 
     Raises:
         RunError: there is no such run or model.
-        UsageError: `tta` is none of the ways.
+        ConfigError: `tta` is none of the ways.
         DataError: the data has other classes or another image size than the model.
     """
     views = test_time_views(tta)
@@ -146,7 +146,7 @@ class Judged:
     """What was found of one split."""
 
     report: Report
-    clean: Report | None  # of the images without a twin in train; None: no image has one
+    clean: Report | None  # of the images without a twin in train; None: every image has one
     augmented: Report | None  # with test-time augmentation
     probabilities: np.ndarray  # (N, C)
     without_twin: np.ndarray  # (N,) bool
@@ -174,14 +174,17 @@ def judge(
         probabilities = predict(model, images)
         seconds = time.perf_counter() - started
 
-        def reported(rows: Any, p: np.ndarray, y: np.ndarray = labels, of: str = split) -> Report:
-            return report(p[rows], y[rows], prepared.class_names, split=of)
-
         alone = without_twin(prepared, split)
+        names = prepared.class_names
+        clean = augmented = None
+        if alone.any():
+            clean = report(probabilities[alone], labels[alone], names, split=split)
+        if views is not None:
+            augmented = report(predict(model, images, views=views), labels, names, split=split)
         judged = Judged(
-            report=reported(slice(None), probabilities),
-            clean=reported(alone, probabilities) if alone.any() else None,
-            augmented=reported(slice(None), predict(model, images, views=views)) if views else None,
+            report=report(probabilities, labels, names, split=split),
+            clean=clean,
+            augmented=augmented,
             probabilities=probabilities,
             without_twin=alone,
         )
@@ -239,22 +242,16 @@ def _explain(
     *,
     label: str,
 ) -> None:
-    """Where the model looks, on the last of the splits that were judged.
+    """Where the model looks, on the last of the splits that were judged."""
+    from fer_experiments.evaluation.explanations import examples, has_map, hires_cam
 
-    An ensemble has no feature map of its own to look at.
-    """
-    from fer_experiments.evaluation.explanations import LOGITS, examples, hires_cam
-
-    if LOGITS not in {layer.name for layer in model.layers}:
+    if not has_map(model):
         return
     split, judged = list(found.items())[-1]
     images, labels = prepared.split(split)
     chosen = examples(labels, judged.probabilities)
     said = judged.probabilities[chosen]
-    try:
-        maps = hires_cam(model, images[chosen], said.argmax(axis=1))
-    except ValueError:
-        return  # no feature map is large enough to show a place
+    maps = hires_cam(model, images[chosen], said.argmax(axis=1))
     writer.figure(
         galleries.heat_maps(
             images[chosen],

@@ -75,6 +75,7 @@ def show(*, model_name: str | None = None) -> None:
     if not names:
         console.say("no registered models; fer register makes the first version")
     for name in names:
+        versions = registry.versions(name)
         console.say(name)
         console.table(
             ["version", "alias", "val accuracy", "val macro-F1", "backbone", "made (UTC)", "why"],
@@ -87,7 +88,7 @@ def show(*, model_name: str | None = None) -> None:
                     v.created,
                     v.tags.get("decision_reason", "–")[:90],
                 ]
-                for v in registry.versions(name)
+                for v in versions
             ],
         )
         numbers = ", ".join(map(str, registry.history(name)))
