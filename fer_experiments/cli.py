@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 import click
 
 from fer_experiments import __version__, console
-from fer_experiments.config import FIELDS, Config, DataConfig, check_value
+from fer_experiments.config import FIELDS, Config, DataConfig, Thresholds, check_value
 from fer_experiments.errors import ConfigError, FerError, UsageError
-from fer_experiments.options import field_options, text_option
+from fer_experiments.options import class_options, field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
 
 SETTINGS = {
@@ -41,23 +41,9 @@ run_id_option = text_option("run_id", "an MLflow run")
 model_name_option = text_option("model_name", "registered model (default emotion-<dataset name>)")
 dataset_option = text_option("dataset", "a dataset's name, or what it was prepared from")
 
-# Fields of tracking.registry.Thresholds, which imports MLflow.
-THRESHOLDS = {
-    "min_improvement": "by how much the champion must be beaten, at least (default 0.005)",
-    "min_recall": "share of each class's val images that must be found (default 0.1)",
-    "max_ece": "expected calibration error on val that is still borne (default 0.15)",
-}
-
 DATA_FIELDS = [f.name for f in fields(DataConfig)]
 ALL_FIELDS = list(FIELDS)
 TRAIN_FIELDS = [name for name, (section, _) in FIELDS.items() if section != "finetune"]
-
-
-def threshold_options(command: Any) -> Any:
-    """What `register` asks of a candidate; see tracking.registry.Thresholds."""
-    for name, text in THRESHOLDS.items():
-        command = text_option(name, text)(command)
-    return command
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +211,7 @@ def compare(dataset: str | None, experiment: str | None) -> None:
 
 @cli.command()
 @text_option("metric", "the score on val that decides (default val/macro_f1)")
-@threshold_options
+@class_options(Thresholds)
 @model_name_option
 @dataset_option
 @experiment_option
@@ -234,18 +220,17 @@ def register(
     model_name: str | None,
     dataset: str | None,
     experiment: str | None,
-    **thresholds: str | None,
+    **thresholds: float | None,
 ) -> None:
     """Register the best evaluated model; promote it if the gate lets it pass."""
     wanted: dict[str, Any] = {}
     if metric is not None:
         wanted["metric"] = metric
-    numbers = {name: _number(name, v) for name, v in thresholds.items() if v is not None}
+    asked = {name: value for name, value in thresholds.items() if value is not None}
     from fer_experiments.stages import register as stage
-    from fer_experiments.tracking.registry import Thresholds
 
     stage.run(
-        thresholds=Thresholds(**numbers),
+        thresholds=Thresholds(**asked),
         model_name=model_name,
         dataset=dataset,
         experiment=experiment,
@@ -439,12 +424,3 @@ def _dry_run(configs: list[Config], stages: list[str]) -> None:
     from fer_experiments.stages import estimate
 
     estimate.show(configs, stages=stages)
-
-
-def _number(name: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise ConfigError(
-            f"Expected {name} to be a number. Received: {name}={value[:80]}"
-        ) from None

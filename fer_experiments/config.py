@@ -177,6 +177,21 @@ class FinetuneConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thresholds(_Checked):
+    """What a candidate must reach on val to replace a champion; no part of an experiment."""
+
+    min_improvement: float = _option(
+        0.005, "by how much the champion must be beaten, at least", minimum=0.0, maximum=1.0
+    )
+    min_recall: float = _option(
+        0.1, "share of each class's val images that must be found", minimum=0.0, maximum=1.0
+    )
+    max_ece: float = _option(
+        0.15, "expected calibration error on val that is still borne", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that decides a result, resolved: a recipe with the user's overrides applied."""
 

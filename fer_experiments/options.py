@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, fields
 from typing import Any
 
 import click
@@ -17,8 +18,8 @@ AUTO = "auto"  # "the recipe decides": what MLflow passes on for what was not gi
 class FieldType(click.ParamType):
     """A configuration field: converted and checked by its own rule; `auto` means not given."""
 
-    def __init__(self, name: str) -> None:
-        self.field = FIELDS[name][1]
+    def __init__(self, field: Field) -> None:
+        self.field = field
         self.choices = [str(c) for c in self.field.metadata.get("choices", ())]
         self.name = str(self.field.type).removesuffix(" | None")
 
@@ -61,17 +62,21 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def field_options(names: Iterable[str]) -> Decorator:
-    """An option for each of these configuration fields."""
+    """An option for each of these fields of the configuration, whose recipe has the defaults."""
+    return _options({FIELDS[name][1]: FIELDS[name][1].metadata["help"] for name in names})
 
+
+def class_options(cls: type) -> Decorator:
+    """An option for each field of a dataclass that no recipe sets."""
+    return _options({f: f"{f.metadata['help']} (default {f.default})" for f in fields(cls)})
+
+
+def _options(texts: Mapping[Field, str]) -> Decorator:
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for name in reversed(list(names)):
-            option = click.option(
-                f"--{name.replace('_', '-')}",
-                name,
-                type=FieldType(name),
-                help=FIELDS[name][1].metadata["help"],
-            )
-            command = option(command)
+        for field, text in reversed(list(texts.items())):
+            name = field.name
+            flag = f"--{name.replace('_', '-')}"
+            command = click.option(flag, name, type=FieldType(field), help=text)(command)
         return command
 
     return decorate

@@ -89,7 +89,7 @@ def test_conda_yaml_uses_the_tested_pins() -> None:
         ("main --backbones vgg16,vgg17", "Received: backbone=vgg17"),
         ("main --backbones vgg16,vgg16", "Expected each backbone once"),
         ("register --metric test/accuracy", "never on test"),
-        ("register --min-improvement -1", "min_improvement to be 0 to 1"),
+        ("register --min-improvement -1", "min_improvement to be at least 0"),
         ("register --min-improvement x", "min_improvement to be a number"),
         ("evaluate --run-id nothing", "which does not exist"),
         ("evaluate --run-id a --backbone vgg16", "Expected one of run_id, backbone and model"),

@@ -85,21 +85,6 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(1 / best.x)
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Softens (above 1) or sharpens (below 1) probabilities (N, C); float64, rows sum to 1.
-
-    Which class is named does not change, nor the order of the others.
-
-    Raises:
-        ValueError: the temperature is not above 0.
-    """
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"Expected a temperature above 0. Received: {temperature}")
-    scaled = _logs(np.asarray(probabilities, dtype=np.float64)) / temperature
-    raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
-
-
 def _logs(probabilities: np.ndarray) -> np.ndarray:
     """Logarithms that are finite: softmax in float32 rounds the smallest probabilities to 0."""
     return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))

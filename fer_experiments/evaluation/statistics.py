@@ -64,7 +64,6 @@ class Disagreement:
 class Comparison:
     """Two models on the same images."""
 
-    images: int
     differences: Mapping[str, Difference]  # by score; log_loss in nats, where less is better
     recall: tuple[Difference | None, ...]  # (C,), None for a class without images
     mcnemar: Disagreement
@@ -190,7 +189,6 @@ def compare(
     losses = log_losses(first, labels) - log_losses(second, labels)
     right = named[0] == labels, named[1] == labels
     return Comparison(
-        images=len(labels),
         differences=tested | {"log_loss": _mean_difference(losses, labels)},
         recall=tuple(
             None if np.isnan(value) else _difference(value, draws)
@@ -288,13 +286,13 @@ def _mean_difference(values: np.ndarray, labels: np.ndarray) -> Difference:
     if not values.any():
         return Difference(value=0.0, low=0.0, high=0.0, p=1.0)
     interval = mean_interval(values, labels)
-    mean, error, freedom = _mean_by_class(values, labels)
+    _, error, freedom = _mean_by_class(values, labels)
     if not freedom:
         p = 1.0
     elif not error:
         p = 0.0
     else:
-        p = float(2 * stats.t.sf(abs(mean) / error, freedom))
+        p = float(2 * stats.t.sf(abs(interval.value) / error, freedom))
     return Difference(value=interval.value, low=interval.low, high=interval.high, p=p)
 
 

@@ -58,7 +58,7 @@ def run(
         model: a model URI such as `models:/emotion-fer2013@champion`.
         data: fields of DataConfig that differ from the data that the model was trained on.
         fingerprint: of the prepared data, where it is known.
-        tta: test-time augmentation, reported beside the plain scores; see `predictions.test_time_views`.
+        tta: test-time augmentation, reported beside the plain scores: none, flip, or N views.
         experiment: where to write, and the only place to look.
 
     Without any of the first three: the champion, else the newest fine-tuned run.

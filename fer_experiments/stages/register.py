@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
+from fer_experiments.config import Thresholds
 from fer_experiments.errors import ConfigError, DataError
 from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.evaluation.statistics import compare as compare_paired
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.evaluations import Evaluation, evaluations, newest_of
 from fer_experiments.tracking import registry
-from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Thresholds, Version
+from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Version
 from fer_experiments.tracking.runs import config_of, open_run
 from fer_experiments.tracking.writer import Writer
 
@@ -29,20 +32,18 @@ class Decision:
     candidate: Evaluation
     champion: Evaluation | None  # as judged on the candidate's val; None: there was none
     difference: Difference | None  # in the metric, candidate less champion
+    clean: Difference | None  # the same of the images without a twin in train
     refusals: list[str]  # why it did not replace the champion
     shortfalls: list[str]  # what it lacks by itself
 
 
-def check(metric: str, thresholds: Thresholds) -> None:
+def check(metric: str) -> None:
     """Raises ConfigError for what register must not look at, or cannot."""
     if metric not in METRICS:
         raise ConfigError(
             f"Expected metric to be one of {', '.join(METRICS)}: choices are made on val, never "
             f"on test. Received: metric={metric[:80]}"
         )
-    for name, value in asdict(thresholds).items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"Expected {name} to be 0 to 1. Received: {name}={value:g}")
 
 
 def run(
@@ -65,7 +66,7 @@ def run(
         fingerprint: the very data, if it is known.
     """
     asked = thresholds or Thresholds()
-    check(metric, asked)
+    check(metric)
     same = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint).same
     best = same[0]
     for candidate in same[1:]:
@@ -104,21 +105,28 @@ def _decide(
     shortfalls = registry.shortfalls(best.metrics, thresholds)
     if champion is None or champion.model_uri == best.tags["model_uri"]:
         return Decision(
-            candidate=best, champion=None, difference=None, refusals=[], shortfalls=shortfalls
+            candidate=best,
+            champion=None,
+            difference=None,
+            clean=None,
+            refusals=[],
+            shortfalls=shortfalls,
         )
     judged = _champion_judged(champion, best, experiment)
-    difference = _difference(best, judged, metric)
+    difference, clean = _differences(best, judged, metric)
     refusals = registry.gate(
         metric,
         candidate=best.metrics,
         champion=judged.metrics,
         difference=difference,
+        clean=clean,
         thresholds=thresholds,
     )
     return Decision(
         candidate=best,
         champion=judged,
         difference=difference,
+        clean=clean,
         refusals=refusals,
         shortfalls=shortfalls,
     )
@@ -139,7 +147,10 @@ def _champion_judged(champion: Version, best: Evaluation, experiment: str | None
     return newest_of(judged.run_id)
 
 
-def _difference(best: Evaluation, champion: Evaluation, metric: str) -> Difference:
+def _differences(
+    best: Evaluation, champion: Evaluation, metric: str
+) -> tuple[Difference, Difference | None]:
+    """Of all val images, and of those without a twin in train, if there are any."""
     own, other = best.predictions("val"), champion.predictions("val")
     if own.ids.tolist() != other.ids.tolist():
         raise DataError(
@@ -147,10 +158,18 @@ def _difference(best: Evaluation, champion: Evaluation, metric: str) -> Differen
             f"Received: evaluations {best.run.info.run_id} and {champion.run.info.run_id}, whose "
             "images differ; evaluate both again"
         )
-    compared = compare_paired(
-        own.labels, own.probabilities, other.probabilities, classes=len(own.class_names)
-    )
-    return compared.differences[metric.removeprefix("val/")]
+
+    def of(images: np.ndarray) -> Difference:
+        compared = compare_paired(
+            own.labels[images],
+            own.probabilities[images],
+            other.probabilities[images],
+            classes=len(own.class_names),
+        )
+        return compared.differences[metric.removeprefix("val/")]
+
+    clean = own.without_twin
+    return of(np.full(len(clean), True)), of(clean) if clean.any() else None
 
 
 def _settle(
@@ -225,6 +244,8 @@ def _figures(decision: Decision, metric: str) -> dict[str, float]:
             "difference/high": d.high,
             "difference/p": d.p,
         }
+    if decision.clean is not None:
+        figures["difference/clean"] = decision.clean.value
     return figures
 
 

@@ -36,8 +36,11 @@ def answers(right: Mapping[str, float] | float, *, seed: int) -> np.ndarray:
     return named
 
 
-def write_images(root: Path, models: list[np.ndarray]) -> Path:
-    """A dataset in Kaggle's layout on which model r answers as `models[r]` says."""
+def write_images(root: Path, models: list[np.ndarray], *, twins: int = 0) -> Path:
+    """A dataset in Kaggle's layout on which model r answers as `models[r]` says.
+
+    The first `twins` images of each class of val also stand in train.
+    """
     rng = np.random.default_rng(0)
     files = {}
     for i, name in enumerate(FER_CLASSES):
@@ -48,7 +51,7 @@ def write_images(root: Path, models: list[np.ndarray]) -> Path:
                 for row, named in enumerate(models):
                     image[row, named[i, n]] = 255
                 files[f"test/{name}/PublicTest_{i * 1000 + n:06d}.png"] = image
-            else:
+            if n < twins or n >= PER_CLASS:
                 files[f"train/{name}/Training_{i * 1000 + n:06d}.png"] = image
     return write_folder(root, files)
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from fer_experiments.tracking.runs import stored_arrays
 
-from ..conftest import Fer
+from ..conftest import QUICK, Fer
 from .designed import answers, log_designed, write_images
 
 Designed = Callable[[int, float], str]
@@ -35,6 +36,19 @@ def evaluated(fer: Fer, run_id: str, *options: str) -> str:
 
 def run_of(out: str) -> str:
     return out.split("run    ")[1].split()[0]
+
+
+def test_main_trains_each_backbone_with_each_seed_and_pools_them(
+    fresh_store: Path, fer: Fer
+) -> None:
+    outcome = fer("main", "--backbones", "tiny", *QUICK, "--seeds", "0,1")
+    assert outcome.exit_code == 0, outcome.err
+    assert re.search(r"tiny finetune demo +0, 1 +test +[\d.]+% ± [\d.]+%", outcome.out)
+    [main] = mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.stage = 'main'", output_format="list"
+    )
+    assert main.data.params["seed"] == "0,1"
+    assert {"tiny_s0/val_accuracy", "tiny_s1/val_accuracy"} <= set(main.data.metrics)
 
 
 def test_verdicts_say_what_differs_and_what_does_not(three: Designed, fer: Fer) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
+from fer_experiments.config import Thresholds
 from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.tracking import registry
-from fer_experiments.tracking.registry import Thresholds
 
 from ..conftest import Fer, process_environment
 from .designed import answers, log_designed, write_images
@@ -26,7 +27,6 @@ SCORES = {
     "val/log_loss": 1.2,
     "val/majority_share": 0.25,
     "val/calibration/ece": 0.1,
-    "val/images_with_twin": 0.0,
 }
 
 
@@ -85,14 +85,21 @@ def test_the_gate_knows_which_way_a_metric_points(
     metric: str, champion: float, passes: bool
 ) -> None:
     value = SCORES[metric] - champion
-    refusals = registry.gate(
-        metric,
-        candidate=SCORES,
-        champion={**SCORES, metric: champion},
-        difference=Difference(value=value, low=value - 0.001, high=value + 0.001, p=0.001),
-        thresholds=Thresholds(),
-    )
-    assert (refusals == []) is passes
+    difference = Difference(value=value, low=value - 0.001, high=value + 0.001, p=0.001)
+
+    def refusals(clean: Difference | None) -> list[str]:
+        return registry.gate(
+            metric,
+            candidate=SCORES,
+            champion={**SCORES, metric: champion},
+            difference=difference,
+            clean=clean,
+            thresholds=Thresholds(),
+        )
+
+    assert (refusals(difference) == []) is passes
+    assert "every val image also stands in train" in refusals(None)[-1]
+    assert "also stand in train" in refusals(Difference(value=0, low=-1, high=1, p=1))[-1]
 
 
 def test_what_a_model_falls_short_of_is_named() -> None:
@@ -202,6 +209,23 @@ def test_a_better_model_is_promoted_unless_it_is_badly_calibrated(
     shown = fer("registry").out
     assert "champions, oldest first: 1, 2" in shown
     assert "by hand, in place of version 1" in shown
+
+
+def test_a_gain_on_images_that_also_stand_in_train_does_not_count(
+    fresh_store: Path, tmp_path: Path, fer: Fer
+) -> None:
+    plain = answers(0.6, seed=0)
+    memory = plain.copy()
+    memory[:, :40] = np.arange(7)[:, None]  # knows the first 40 of each class
+    memory[:, 40:43] = (memory[:, 40:43] + 1) % 7
+    dataset = write_images(tmp_path / "faces", [plain, memory], twins=40)
+    for row in (0, 1):
+        run_id = log_designed(dataset, row, confidence=0.7)
+        assert fer("evaluate", "--run-id", run_id).exit_code == 0
+        outcome = fer("register", "--model-name", "emotion-memory")
+    assert "without the images that also stand in train it is not better" in outcome.out
+    champion = MlflowClient().get_model_version_by_alias("emotion-memory", "champion")
+    assert int(champion.version) == 1
 
 
 def test_two_registrations_at_the_same_moment_leave_one_champion_and_one_version(
