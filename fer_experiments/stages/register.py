@@ -260,12 +260,18 @@ def _model_card(best: Evaluation) -> str:
         "| | images | accuracy (95 % interval) | macro-F1 (95 % interval) | ECE |",
         "|---|---:|---:|---:|---:|",
     ]
+    twins = [split for split in ("val", "test") if best.metrics.get(f"{split}/images_with_twin")]
     for split in ("val", "val/clean", "test", "test/clean"):
+        if split.endswith("/clean") and split.removesuffix("/clean") not in twins:
+            continue
         if f"{split}/accuracy" in best.metrics:
             rows.append(f"| {split} | {' | '.join(best.scores_in_words(split))} |")
+    remarks = [best.val_remark]
+    if twins:
+        remarks.append("clean: images whose pixels do not also stand in the training images.")
     rows += [
         "",
-        "clean: images whose pixels do not also stand in the training images. " + best.val_remark,
+        " ".join(remarks).strip(),
         "",
         "**Input**: float32 pixels 0–255, grey, one face filling the image.",
         "",
