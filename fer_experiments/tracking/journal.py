@@ -205,6 +205,28 @@ def unfinished() -> Iterator[Journal]:
             yield journal
 
 
+def stopped() -> list[tuple[str, int]]:
+    """Name and bytes of each run that did not finish and that nobody is working on."""
+    found = []
+    for journal in unfinished():
+        size = sum(file.stat().st_size for file in journal.folder.rglob("*") if file.is_file())
+        found.append((str(journal.start.get("name", "–")), size))
+        journal.close()
+    return found
+
+
+def forget_stopped() -> int:
+    """Removes those of which MLflow has everything; returns the bytes that were freed."""
+    freed = 0
+    for journal in unfinished():
+        if journal.pending:  # sync delivers them
+            journal.close()
+            continue
+        freed += sum(file.stat().st_size for file in journal.folder.rglob("*") if file.is_file())
+        journal.remove()
+    return freed
+
+
 def find(run_id: str) -> Journal:
     """The journal of this run, with its lock.
 

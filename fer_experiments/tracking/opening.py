@@ -160,6 +160,8 @@ def put_away(journal: Journal) -> None:
         and journal.start.get("stage") in RESUMABLE
         and last.get("resumable", True)
     )
+    if status == "FINISHED":
+        journal.checkpoint.unlink(missing_ok=True)
     if journal.pending or can_go_on:
         journal.close()
     else:

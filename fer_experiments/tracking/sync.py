@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from fer_experiments.errors import FerError
+from fer_experiments.errors import FerError, TrackingError
 from fer_experiments.tracking import journal as journals
 from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MlflowDelivery
@@ -87,8 +88,16 @@ def point_to(run_id: str, resumed: str) -> None:
 
 def _settle(journal: Journal) -> None:
     if journal.events and journal.ended is None:
-        can_go_on = journal.start["stage"] in RESUMABLE and not journal.start["parent"]
-        tags = early_end_tags(_CUT_SHORT, journal if can_go_on else None)
-        journal.append("tags", values=tags)
+        if _is_running(journal.run_id):  # else it could still say why, but not write it down here
+            can_go_on = journal.start["stage"] in RESUMABLE and not journal.start["parent"]
+            tags = early_end_tags(_CUT_SHORT, journal if can_go_on else None)
+            journal.append("tags", values=tags)
         journal.append("end", status="FAILED")
     MlflowDelivery(journal).deliver_now()
+
+
+def _is_running(run_id: str | None) -> bool:
+    try:
+        return run_id is None or MlflowClient().get_run(run_id).info.status == "RUNNING"
+    except MlflowException as error:
+        raise TrackingError(store.message(error)) from None
