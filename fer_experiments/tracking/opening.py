@@ -5,6 +5,7 @@ Needs no MLflow by itself: a run that is `offline` stays in its journal.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -92,7 +93,7 @@ def open_run(
             parent=parent and [parent.run_id, parent.journal.known("experiment_id")],
             adopt=made_by_mlflow,
             store=None if offline else _address(),
-            request=request,
+            request=json.loads(redact(json.dumps(request))),
         )
     delivery: _Delivery = Later() if offline else _to_mlflow(journal)
     try:

@@ -210,13 +210,17 @@ def _passes(
     return True
 
 
-def add_version(name: str, model_uri: str, *, description: str, tags: Mapping[str, str]) -> Version:
+def add_version(name: str, model_uri: str, *, tags: Mapping[str, str]) -> Version:
     """Registers the logged model as a new version."""
     client = MlflowClient()
     with redirect_stderr(io.StringIO()):  # MLflow says there what we say in our own words
         made = mlflow.register_model(model_uri, name, tags=dict(tags))
-    client.update_model_version(name, made.version, description=description)
     return _version(client.get_model_version(name, made.version))
+
+
+def describe(version: Version, description: str) -> None:
+    """Gives a version its description, Markdown."""
+    MlflowClient().update_model_version(version.name, str(version.number), description=description)
 
 
 def set_alias(version: Version, alias: str, *, tags: Mapping[str, str]) -> None:
