@@ -81,7 +81,7 @@ def open_run(
         _sync().end_orphans()
     if resume is not None:
         journal = resume
-        journal.append("resume", forget=[REASON_TAG, NOTE_TAG])
+        journal.append("resume")
     else:
         journal = Journal.create(
             stage=stage,
@@ -116,7 +116,11 @@ def open_run(
         writer.event("end", status="FINISHED")
         _deliver_rest(writer, delivery, offline=offline)
     except BaseException as error:
-        if journal.ended is None:
+        if journal.ended == "FINISHED":
+            # The work is done, but MLflow refuses what is left of it: fer sync tries again.
+            with suppress(Exception):
+                delivery.say_directly("FAILED", {REASON_TAG: redact(str(error))[:5000]})
+        else:
             _end_early(writer, delivery, error)
         if disk_is_full(error) and not isinstance(error, FerError):
             raise TrackingError(FULL_DISK) from None
