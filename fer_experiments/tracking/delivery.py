@@ -44,7 +44,8 @@ class MlflowDelivery:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._client = MlflowClient()
+        with store.first_time_lock():  # whoever asks first makes the database
+            self._client = MlflowClient()
         self._new = threading.Event()
         self._stopped = threading.Event()
         self._error: Exception | None = None

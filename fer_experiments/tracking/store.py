@@ -80,14 +80,14 @@ def experiment_id(name: str) -> str:
 
 @contextmanager
 def first_time_lock() -> Iterator[None]:
-    """Lets one process at a time create a local database: two that race crash in its set-up."""
+    """Lets one process at a time create a database: two that race crash in its set-up."""
     uri = mlflow.get_tracking_uri()
-    if not uri.startswith("sqlite:///"):
+    if uri.startswith("http"):
         yield
         return
-    database = _database(uri)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with alone(str(database)):
+    if uri.startswith("sqlite:///"):
+        _database(uri).parent.mkdir(parents=True, exist_ok=True)
+    with alone(address()):
         yield
 
 
