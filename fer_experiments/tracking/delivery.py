@@ -22,7 +22,6 @@ import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.models import Model, ModelSignature
-from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
@@ -44,8 +43,7 @@ class MlflowDelivery:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        with store.first_time_lock():  # whoever asks first makes the database
-            self._client = MlflowClient()
+        self._client = store.client()
         self._new = threading.Event()
         self._stopped = threading.Event()
         self._error: Exception | None = None

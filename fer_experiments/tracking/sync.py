@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from fer_experiments.errors import FerError, TrackingError
 from fer_experiments.tracking import journal as journals
@@ -83,7 +82,7 @@ def deliver_all() -> list[Synced]:
 def point_to(run_id: str, resumed: str) -> None:
     """Says in the run that `mlflow run` made that the work is written to another one."""
     note = f"Went on with run `{resumed}`; everything is written there."
-    MlflowClient().log_batch(run_id, tags=[RunTag("resumes", resumed), RunTag(NOTE_TAG, note)])
+    store.client().log_batch(run_id, tags=[RunTag("resumes", resumed), RunTag(NOTE_TAG, note)])
 
 
 def _settle(journal: Journal) -> None:
@@ -98,6 +97,6 @@ def _settle(journal: Journal) -> None:
 
 def _is_running(run_id: str | None) -> bool:
     try:
-        return run_id is None or MlflowClient().get_run(run_id).info.status == "RUNNING"
+        return run_id is None or store.client().get_run(run_id).info.status == "RUNNING"
     except MlflowException as error:
         raise TrackingError(store.message(error)) from None
