@@ -102,7 +102,7 @@ class Bench:
             _total(head),
             reference_head,
             head,
-            f"the notebook trains {rate['head']:.0f} and fine-tunes {rate['finetune']:.0f} images/s",
+            f"the notebook trains {rate['head']:.0f}, fine-tunes {rate['finetune']:.0f} images/s",
         )
         add("head_cached", _total(cached), reference_head, cached, "checking the files counts")
         tune = _total(tuned)
