@@ -99,11 +99,13 @@ def open_run(
     try:
         delivery.deliver_now()
     except BaseException:
-        if journal.run_id is None:
-            journal.remove()
-        else:
+        if journal.run_id is not None:
             journal.append("end", status="FAILED")
             journal.close()
+        elif journal.known("tried"):
+            journal.close()  # the run may have been made all the same: the next command looks
+        else:
+            journal.remove()
         raise
     writer = Writer(journal, delivery, nested=parent is not None)
     if resume is not None and made_by_mlflow is not None:

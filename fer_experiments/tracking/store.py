@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.data.storage import disk_is_full
-from fer_experiments.errors import TrackingError
+from fer_experiments.errors import FerError, TrackingError
 from fer_experiments.secrets import redact
 from fer_experiments.tracking.locks import alone
 from fer_experiments.tracking.opening import FULL_DISK
@@ -111,7 +111,7 @@ def is_away(error: BaseException) -> bool:
 
 def message(error: BaseException) -> str:
     """One line for the user."""
-    if isinstance(error, TrackingError):
+    if isinstance(error, FerError):
         return str(error)
     if disk_is_full(error):
         return FULL_DISK
