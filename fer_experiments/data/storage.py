@@ -29,8 +29,14 @@ def data_home() -> Path:
 
 
 def open_array(path: Path) -> np.ndarray:
-    """A .npy file, memory-mapped; nothing is unpickled."""
-    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    """A .npy file, memory-mapped; nothing is unpickled.
+
+    Raises:
+        OSError, EOFError, ValueError: it is not there or no such file.
+    """
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):  # NumPy takes a zip for an .npz, whatever it is called
+        raise ValueError("no single array")
     return array
 
 
