@@ -15,7 +15,7 @@ class Unreadable(ValueError):
 
 
 def expanded(named: str) -> Path:
-    """The path with `~` replaced, where that means somebody."""
+    """The path with `~` and `~name` replaced, where there is such a user."""
     try:
         return Path(named).expanduser()
     except RuntimeError:

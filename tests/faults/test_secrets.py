@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,14 +35,13 @@ PASSWORD = "s3cr3t-Qx7Zk"
         ('{{"api_key": "{}", "key": 1}}', '{{"api_key": "[secret]", "key": 1}}'),
         ("Authorization: Basic {}", "Authorization: Basic [secret]"),
         ("bearer {}", "bearer [secret]"),
-        ("a, ghp_{}0123456789abcdefghij, b", "a, ghp_"),
+        ("a, ghp_0123456789abcdefghij, b", "a, [secret], b"),
+        ("a AKIA0123456789ABCDEF b", "a [secret] b"),
     ],
 )
 def test_secrets_are_known_by_their_form(text: str, left: str) -> None:
-    secret = PASSWORD.replace("-", "0") if "ghp_" in text else PASSWORD
-    redacted = redact(text.format(secret))
-    assert secret not in redacted
-    assert redacted == left.format() or "ghp_" in text
+    redacted = redact(text.format(PASSWORD))
+    assert redacted == left.format()
     assert redact(redacted) == redacted
 
 
@@ -90,12 +91,13 @@ def test_a_short_value_and_the_name_of_a_file_are_no_secrets(
     assert redact(f"a face in {tmp_path}") == f"a face in {tmp_path}"
 
 
-@pytest.mark.parametrize("spelled", [str, json.dumps, repr, lambda text: text.replace('"', "%22")])
+@pytest.mark.parametrize("spelled", [str, json.dumps, repr, quote, quote_plus])
 def test_every_spelling_of_a_value_is_found(
-    spelled: object, monkeypatch: pytest.MonkeyPatch
+    spelled: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MY_TOKEN", 'ab"cd\\ef')
-    assert "cd" not in redact(spelled('ab"cd\\ef').replace("\\", "%5C" if "%" in "" else "\\"))
+    value = 'ab"cd\\ef/gü h'
+    monkeypatch.setenv("MY_TOKEN", value)
+    assert "cd" not in redact(f"said {spelled(value)}")
 
 
 def test_the_password_of_a_uri_is_found_alone_too(monkeypatch: pytest.MonkeyPatch) -> None:
