@@ -17,7 +17,15 @@ import click
 
 from fer_experiments import __version__, console
 from fer_experiments.config import FIELDS, Config, DataConfig, Thresholds, check_value
-from fer_experiments.errors import ConfigError, FerError, UsageError, first_line, shown
+from fer_experiments.errors import (
+    ConfigError,
+    FerError,
+    UsageError,
+    cut,
+    first_line,
+    one_line,
+    shown,
+)
 from fer_experiments.options import class_options, field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
 from fer_experiments.secrets import redact
@@ -421,7 +429,7 @@ _LONGEST_LINE = 3000
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
-    line = shown(message, _LONGEST_LINE)
+    line = cut(one_line(message), _LONGEST_LINE)
     click.echo(f"Error: {line}", err=True)
     if os.environ.get("MLFLOW_RUN_ID"):
         # `mlflow run` has made a run already and will end it as FAILED: it shall say why.

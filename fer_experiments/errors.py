@@ -33,8 +33,12 @@ def one_line(text: str) -> str:
 
 
 def shown(value: object, most: int = 80) -> str:
-    """A value that was received, as it can stand in an error: one line, cut where it is long."""
-    text = one_line(str(value))
+    """A value that was received, as it can stand in an error: visible, cut where it is long."""
+    return cut(escaped(redact(str(value))), most)
+
+
+def cut(text: str, most: int) -> str:
+    """The text, with `…` in the place of what is too much."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -124,6 +124,8 @@ class ZipFiles:
                 member = archive.getinfo(relative)
                 if member.file_size > self.largest_member:
                     raise Unreadable(f"larger than {self.largest_member / 2**20:.0f} MB")
+                if member.flag_bits & 1:
+                    raise Unreadable("encrypted: unpack the zip and pass the folder")
                 with archive.open(member) as file:
                     # Not all that comes: the size that a bomb tells of itself may be a lie.
                     return file.read(member.file_size + 1)
