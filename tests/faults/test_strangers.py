@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import shutil
@@ -74,7 +73,7 @@ def test_a_module_that_the_model_names_is_not_imported(
     model: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("evil_keras.py").write_text(EVIL)
-    monkeypatch.syspath_prepend(os.getcwd())
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     (model / "data" / "keras_module.txt").write_text("evil_keras")
     predict()
     assert not Path("unpickled").exists()
