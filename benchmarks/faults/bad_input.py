@@ -95,9 +95,9 @@ def problems(case: Case, ended: Ended, before: Store, after: Store, folder: Path
     if ended.megabytes > _MOST_MEMORY:
         found.append(f"{ended.megabytes:.0f} MB of memory")
     for home in {Path(os.environ["FER_DATA_HOME"]), folder / "home"}:
-        if list(home.rglob(".writing-*")):
+        for left in list(home.rglob(".writing-*")):
             found.append("a half-written folder")
-            shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(left, ignore_errors=True)
     return found
 
 
