@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import signal
 import sys
+import threading
 import traceback
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -18,9 +20,10 @@ import click
 
 from fer_experiments import __version__, console
 from fer_experiments.config import FIELDS, Config, DataConfig, Thresholds, check_value
-from fer_experiments.errors import ConfigError, FerError, UsageError
+from fer_experiments.errors import ConfigError, FerError, Terminated, UsageError
 from fer_experiments.options import class_options, field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
+from fer_experiments.secrets import redact
 
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -36,6 +39,9 @@ experiment_option = text_option(
 )
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show the resolved configuration, expected time and disk."
+)
+resume_option = text_option(
+    "resume", "go on with this unfinished run, in the same run; takes no other option"
 )
 run_id_option = text_option("run_id", "an MLflow run")
 model_name_option = text_option("model_name", "registered model (default emotion-<dataset name>)")
@@ -93,14 +99,29 @@ def audit(recipe: str | None, experiment: str | None, **options: Any) -> None:
 @field_options(TRAIN_FIELDS)
 @experiment_option
 @dry_run_option
-def train(recipe: str | None, experiment: str | None, dry_run: bool, **options: Any) -> None:
+@resume_option
+@click.option("--offline", is_flag=True, help="Keep the run here; fer sync delivers it to MLflow.")
+def train(
+    recipe: str | None,
+    experiment: str | None,
+    dry_run: bool,
+    resume: str | None,
+    offline: bool,
+    **options: Any,
+) -> None:
     """Train a new head on a frozen backbone."""
+    if resume is not None:
+        _nothing_else(recipe, experiment, dry_run, *options.values())
+        from fer_experiments.stages import train as stage
+
+        stage.go_on(resume, offline=offline)
+        return None
     config = resolve(recipe, given(options))
     if dry_run:
         return _dry_run([config], ["train"])
     from fer_experiments.stages import train as stage
 
-    stage.run(config, experiment=experiment)
+    stage.run(config, experiment=experiment, offline=offline)
     return None
 
 
@@ -110,11 +131,13 @@ def train(recipe: str | None, experiment: str | None, dry_run: bool, **options: 
 @field_options(ALL_FIELDS)
 @experiment_option
 @dry_run_option
+@resume_option
 def finetune(
     run_id: str | None,
     recipe: str | None,
     experiment: str | None,
     dry_run: bool,
+    resume: str | None,
     **options: Any,
 ) -> None:
     """Unfreeze the backbone's last layers and train on at a smaller rate.
@@ -124,7 +147,13 @@ def finetune(
     """
     if recipe is not None:
         resolve(recipe)
+    if resume is not None:
+        _nothing_else(run_id, recipe, experiment, dry_run, *options.values())
     from fer_experiments.stages import finetune as stage
+
+    if resume is not None:
+        stage.go_on(resume)
+        return None
 
     meant: dict[str, Any] = {"run_id": run_id, "recipe": recipe, "experiment": experiment}
     if dry_run:
@@ -277,15 +306,23 @@ def registry_(model_name: str | None) -> None:
 @field_options([name for name in ALL_FIELDS if name != "backbone"])
 @experiment_option
 @dry_run_option
+@resume_option
 def main_(
     backbones: str | None,
     seeds: str | None,
     recipe: str | None,
     experiment: str | None,
     dry_run: bool,
+    resume: str | None,
     **options: Any,
 ) -> None:
     """All of it: prepare; train, fine-tune and evaluate each backbone; compare; register."""
+    if resume is not None:
+        _nothing_else(backbones, seeds, recipe, experiment, dry_run, *options.values())
+        from fer_experiments.stages import main as stage
+
+        stage.go_on(resume)
+        return None
     names = [name.strip() for name in (backbones or "vgg16,resnet50").split(",")]
     if len(set(names)) != len(names):
         raise ConfigError(f"Expected each backbone once. Received: backbones={backbones}")
@@ -376,6 +413,14 @@ def cache(clear: bool) -> None:
 
 
 @cli.command()
+def sync() -> None:
+    """Deliver to MLflow what runs have kept while it could not be reached, or with --offline."""
+    from fer_experiments.stages import sync as stage
+
+    stage.run()
+
+
+@cli.command()
 def doctor() -> None:
     """Versions, backend, devices, store, data home, and what is reachable."""
     from fer_experiments.stages import doctor as stage
@@ -388,6 +433,8 @@ STAGES = ("prepare", "train", "finetune", "evaluate", "compare", "register", "ma
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command; every error becomes one line and an exit code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         result = cli.main(args=arguments, prog_name="fer", standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
@@ -397,6 +444,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
+    except Terminated:
+        _fail("terminated", 143)
     except BrokenPipeError:
         # The reader of our output (`| head`) has left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -405,18 +454,31 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if "--verbose" in sys.argv:
             traceback.print_exc()
         text = (str(error).strip() or "no message").splitlines()[0][:300]
-        text = re.sub(r"://[^/\s]*@", "://", text)  # a URI may carry a password
         _fail(f"{type(error).__name__}: {text} (fer --verbose COMMAND shows where)", 1)
 
 
+def _terminate(signum: int, frame: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what follows needs a moment undisturbed
+    raise Terminated
+
+
+def _nothing_else(*options: Any) -> None:
+    """Raises UsageError if any of these was given beside --resume."""
+    if any(option not in (None, False) for option in options):
+        raise UsageError(
+            "Expected resume alone: the run goes on as it was begun. Received: other options too"
+        )
+
+
 def _fail(message: str, exit_code: int) -> NoReturn:
-    line = " ".join(message.split())
+    line = redact(" ".join(message.split()))
     click.echo(f"Error: {line}", err=True)
     if os.environ.get("MLFLOW_RUN_ID"):
         # `mlflow run` has made a run already and will end it as FAILED: it shall say why.
-        from fer_experiments.tracking.runs import explain_foreign_run
+        from fer_experiments.tracking.runs import explain
 
-        explain_foreign_run(line)
+        with suppress(Exception):  # the store may be what the line is about
+            explain(os.environ["MLFLOW_RUN_ID"], line)
     sys.exit(exit_code)
 
 

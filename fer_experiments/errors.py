@@ -11,6 +11,8 @@ Every message is one line: the rule, what was received, what to do.
     ├── WeightsError            the pre-trained weights cannot be had or do not fit
     ├── TrainingError           training cannot go on
     └── TrackingError           MLflow refuses or cannot be reached
+
+`Terminated` is no failure but a request, as KeyboardInterrupt is.
 """
 
 
@@ -48,6 +50,10 @@ class WeightsError(FerError):
 
 class TrainingError(FerError):
     """Training cannot go on, for example because the loss is no longer finite."""
+
+
+class Terminated(BaseException):
+    """SIGTERM has come: what schedulers send before they kill. Ends a command with code 143."""
 
 
 class TrackingError(FerError):

@@ -21,6 +21,7 @@ FLOORS = [
     {"recipes", "options"},
     {"config", "console"},
     {"errors"},
+    {"secrets"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

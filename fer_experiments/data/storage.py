@@ -115,6 +115,17 @@ def _put_in_place(temporary: Path, folder: Path, is_whole: Callable[[Path], bool
             temporary.rename(folder)
 
 
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error; MLflow and SQLite wrap it in others."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextmanager
 def disk_errors(where: Path, need: int) -> Iterator[None]:
     """Turns what the operating system says into DiskFullError or DataError; `need` in bytes."""

@@ -6,8 +6,9 @@ from fer_experiments import console
 from fer_experiments.evaluation.calibration import calibration, fit_temperature
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.datasets import dataset_of
-from fer_experiments.tracking.models import load, log_model
-from fer_experiments.tracking.runs import get_run, open_run
+from fer_experiments.tracking.models import load
+from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.runs import get_run
 
 
 def run(
@@ -55,7 +56,7 @@ def run(
             }
             | common.cost_of([source])
         )
-        common.log_file_size(writer, log_model(writer, scaled, config=config, prepared=prepared))
+        writer.model(scaled, config=config, prepared=prepared)
         line = (
             f"{common.run_name(config, 'calibrate')}: temperature {temperature:.3f} fitted on val, "
             f"ECE there {ece[0]:.3f} before and {ece[1]:.3f} after; {same:.2%} of the val images "

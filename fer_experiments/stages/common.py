@@ -13,8 +13,6 @@ from fer_experiments.data.sources import open_source
 from fer_experiments.evaluation import figures
 from fer_experiments.models import backbones
 from fer_experiments.models import weights as pretrained
-from fer_experiments.tracking.models import LoggedModel, file_megabytes
-from fer_experiments.tracking.runs import run_link
 from fer_experiments.tracking.writer import Writer
 
 
@@ -34,12 +32,6 @@ def cost_of(runs: Sequence[Any]) -> dict[str, float]:
         for name in names
         if all(name in run.data.metrics for run in runs)
     }
-
-
-def log_file_size(writer: Writer, logged: LoggedModel) -> None:
-    """How large the logged model is."""
-    if (size := file_megabytes(logged)) is not None:
-        writer.metrics({"weights/file_megabytes": size})
 
 
 def for_backbone(config: Config) -> Config:
@@ -172,5 +164,6 @@ def close(writer: Writer, lines: Sequence[str], *, following: str) -> None:
         console.say()
         return
     console.say(f"run    {writer.run_id}")
-    console.say(f"open   {run_link(writer)}")
-    console.say(f"next   {following}")
+    if writer.link:
+        console.say(f"open   {writer.link}")
+        console.say(f"next   {following}")

@@ -16,7 +16,8 @@ from fer_experiments.evaluation import comparison, figures, galleries, html
 from fer_experiments.evaluation.comparison import Pair
 from fer_experiments.stages import common
 from fer_experiments.stages.evaluations import Evaluation, Found, evaluations
-from fer_experiments.tracking.runs import compare_link, histories, open_run
+from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.runs import compare_link, histories
 from fer_experiments.tracking.writer import Writer
 
 HEADER = (

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from fer_experiments import __version__, console
 from fer_experiments.data.storage import data_home
-from fer_experiments.tracking.runs import describe_store
+from fer_experiments.tracking import store
 
 _PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "scikit-learn", "pillow", "kagglehub")
 _HOSTS = {"Kaggle": "www.kaggle.com", "ImageNet weights": "storage.googleapis.com"}
@@ -25,7 +25,7 @@ def run() -> list[tuple[str, str]]:
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
         ("Keras backend", _attempt(_backend)),
         ("devices", _attempt(_devices)),
-        ("MLflow store", _attempt(describe_store)),
+        ("MLflow store", _attempt(store.describe)),
         ("data home", _attempt(_home)),
     ]
     findings += [(what, _reachable(host)) for what, host in _HOSTS.items()]

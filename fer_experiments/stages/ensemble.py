@@ -11,8 +11,9 @@ from fer_experiments.errors import ConfigError, RunError
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.evaluate import MODEL_STAGES
-from fer_experiments.tracking.models import LoggedModel, load, log_model, model_of
-from fer_experiments.tracking.runs import get_run, open_run
+from fer_experiments.tracking.models import LoggedModel, load, model_of
+from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.runs import get_run
 
 TTA = ("none", "flip")
 
@@ -57,7 +58,7 @@ def run(
 
         model = average([load(member) for member in members], mirror=tta == "flip")
         writer.metrics(common.cost_of(runs))
-        common.log_file_size(writer, log_model(writer, model, config=config, prepared=prepared))
+        writer.model(model, config=config, prepared=prepared)
         names = ", ".join(f"{r.info.run_name} ({r.info.run_id[:8]})" for r in runs)
         line = f"average of {names}" + (", each on image and mirror image" if tta != "none" else "")
         writer.note(line)

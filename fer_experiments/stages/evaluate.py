@@ -23,7 +23,8 @@ from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.evaluations import FORMAT, FORMAT_TAG
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.models import LoggedModel, describe, load, model_of
-from fer_experiments.tracking.runs import get_run, open_run, search
+from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.runs import get_run, search
 from fer_experiments.tracking.writer import Writer
 
 if TYPE_CHECKING:

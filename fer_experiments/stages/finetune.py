@@ -18,8 +18,10 @@ from fer_experiments.errors import RunError
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
+from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.models import load, model_of
-from fer_experiments.tracking.runs import config_of, get_run, open_run, search
+from fer_experiments.tracking.opening import open_run, resumable
+from fer_experiments.tracking.runs import config_of, get_run, search
 
 # What may differ from the train run; everything else says which train run is meant.
 _OWN_FIELDS = {
@@ -38,6 +40,7 @@ def run(
     run_id: str | None = None,
     recipe: str | None = None,
     experiment: str | None = None,
+    resume: Journal | None = None,
 ) -> common.StageResult:
     """Fine-tunes the model of a train run and logs the result as a model of its own.
 
@@ -46,6 +49,7 @@ def run(
         run_id: a finished train run; None: the newest that fits the overrides.
         recipe: the recipe of the train run to look for.
         experiment: where to write, and the only place to look.
+        resume: the journal of the run that goes on; see `go_on`.
 
     Raises:
         RunError: no such train run, or it was made with other values than the overrides say.
@@ -57,6 +61,8 @@ def run(
         common.run_name(config, "finetune"),
         experiment=experiment,
         tags={"source_run_id": source.info.run_id},
+        request={"overrides": dict(overrides), "run_id": source.info.run_id},
+        resume=resume,
     ) as writer:
         prepared = dataset_of(config.data, source.data.tags["dataset_fingerprint"])
         begin(writer, config, prepared)
@@ -87,6 +93,17 @@ def run(
             following=f"fer evaluate --run-id {result.run_id}",
         )
     return result
+
+
+def go_on(run_id: str) -> common.StageResult:
+    """Goes on with a run that did not finish, in the same run, to the same result.
+
+    Raises:
+        RunError: there is no such run on this machine, or its train run is gone.
+    """
+    journal = resumable(run_id, "finetune")
+    asked = journal.start["request"]
+    return run(asked["overrides"], run_id=asked["run_id"], resume=journal)
 
 
 def plan(

@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.errors import DataError
 from fer_experiments.evaluation import figures
 from fer_experiments.stages import common, inputs
-from fer_experiments.tracking.models import log_model
-from fer_experiments.tracking.writer import Writer
+from fer_experiments.tracking.writer import MODEL_URI, Writer
 
 if TYPE_CHECKING:
     import keras
 
     from fer_experiments.training.loop import EpochRecord, TrainingResult
+
+
+CONSTANT = (
+    "Every val image is given the same class: the network has learnt nothing of the images. Likely "
+    "causes: input scaling that does not fit the weights (input_scaling), weights that were not "
+    "pre-trained (weights=none) on too few images, or a learning rate that is too large"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +41,13 @@ class Phase:
 
 def begin(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
     """What a training run holds before its first epoch: configuration and data."""
+    before = writer.journal.param("dataset_fingerprint")
+    if before not in (None, prepared.fingerprint):
+        raise DataError(
+            f"Expected dataset={config.data.dataset} to give the data that the run began with "
+            f"(fingerprint {before[:16]}). Received: {prepared.fingerprint[:16]}; the source has "
+            "changed since"
+        )
     common.identify(writer, config, prepared)
     common.describe_data(writer, prepared)
     for split in ("train", "val"):
@@ -95,6 +109,7 @@ def fit_and_log(
         first_epoch=phase.first_epoch,
         keep_epoch=config.train.keep_epoch,
         log=log,
+        checkpoint=writer.journal.checkpoint,
         progress_bar=bar,
     )
     images_trained = prepared.size("train") * phase.epochs
@@ -119,10 +134,9 @@ def fit_and_log(
         ),
         "learning_curves.png",
     )
-    logged = log_model(writer, model, config=config, prepared=prepared)
-    common.log_file_size(writer, logged)
+    writer.model(model, config=config, prepared=prepared)
     scores = {name: value for name, value in result.kept.items() if name.startswith("val/")}
-    writer.note(_note(config, prepared, phase, result, logged.uri))
+    writer.note(_note(config, prepared, phase, result))
     return common.StageResult(run_id=writer.run_id, scores=scores)
 
 
@@ -131,14 +145,13 @@ def summary(config: Config, result: common.StageResult, stage: str) -> list[str]
     scores = result.scores
     chosen = "epoch picked on val" if config.train.keep_epoch == "best" else "last epoch"
     return [
+        *([f"{CONSTANT}"] if scores["val/predicted_classes"] == 1 else []),
         f"{common.run_name(config, stage)}: val accuracy {scores['val/accuracy']:.1%}, "
-        f"macro-F1 {scores['val/macro_f1']:.3f} ({chosen})"
+        f"macro-F1 {scores['val/macro_f1']:.3f} ({chosen})",
     ]
 
 
-def _note(
-    config: Config, prepared: PreparedDataset, phase: Phase, result: TrainingResult, uri: str
-) -> str:
+def _note(config: Config, prepared: PreparedDataset, phase: Phase, result: TrainingResult) -> str:
     model = config.model
     rows = [
         f"**{model.backbone}**"
@@ -152,8 +165,10 @@ def _note(
         f"macro-F1 {result.kept['val/macro_f1']:.3f}"
         + (", an epoch picked on val." if config.train.keep_epoch == "best" else ", the last one."),
         "",
-        f"Model: `{uri}`",
+        f"Model: `{MODEL_URI}`",
     ]
+    if result.kept["val/predicted_classes"] == 1:
+        rows += ["", f"**{CONSTANT}**"]
     return "\n".join(rows)
 
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from fer_experiments import console
 from fer_experiments.config import Config
+from fer_experiments.data import prepared as data
+from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.stages import common, compare, evaluate, finetune, prepare, register, train
-from fer_experiments.tracking.runs import open_run
+from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.opening import open_run, resumable
+from fer_experiments.tracking.runs import stages_of
+
+_SCORES = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
 
 
-def run(configs: Sequence[Config], *, experiment: str | None = None) -> common.StageResult:
+def run(
+    configs: Sequence[Config],
+    *,
+    experiment: str | None = None,
+    resume: Journal | None = None,
+) -> common.StageResult:
     """The whole job as one parent run with a nested run per stage.
 
     Args:
         configs: one per backbone and seed, alike in everything else.
         experiment: where to write.
+        resume: the journal of the run that goes on; see `go_on`.
     """
     for config in configs:
         common.for_backbone(config)
@@ -22,27 +36,29 @@ def run(configs: Sequence[Config], *, experiment: str | None = None) -> common.S
     names = list(dict.fromkeys(config.model.backbone for config in configs))
     seeds = list(dict.fromkeys(str(config.train.seed) for config in configs))
     name = f"main {' '.join(names)} {first.recipe} s{','.join(seeds)}"
-    with open_run("main", name, experiment=experiment) as writer:
+    with open_run(
+        "main",
+        name,
+        experiment=experiment,
+        request={"configs": [config.flat() for config in configs]},
+        resume=resume,
+    ) as writer:
         together = {"backbone": ",".join(names), "seed": ",".join(seeds)}
         writer.params({**first.flat(), **together})
         writer.tags({"recipe": first.recipe, "backbone": ",".join(names)})
-        prepared = prepare.run(first)
+        stages = _Stages(stages_of(writer.run_id) if resume is not None else [])
+        prepared = stages.prepare(first)
         writer.params({"dataset_fingerprint": prepared.fingerprint})
         scores: dict[str, float] = {}
         for config in configs:
-            trained = train.run(config)
-            tuned = finetune.run({}, run_id=trained.run_id)
-            judged = evaluate.run(run_id=tuned.run_id)
+            judged = stages.backbone(config)
             whose = config.model.backbone + (f"_s{config.train.seed}" if len(seeds) > 1 else "")
             scores |= {
-                f"{whose}/{key.replace('/', '_')}": judged.scores[key]
-                for key in ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
-                if key in judged.scores
+                f"{whose}/{key.replace('/', '_')}": judged[key] for key in _SCORES if key in judged
             }
             writer.metrics(scores)
-            _free_memory()
-        compare.run(fingerprint=prepared.fingerprint)
-        register.run(fingerprint=prepared.fingerprint)
+        stages.once("compare", lambda: compare.run(fingerprint=prepared.fingerprint))
+        stages.once("register", lambda: register.run(fingerprint=prepared.fingerprint))
         writer.note(
             "\n".join(
                 [
@@ -54,6 +70,75 @@ def run(configs: Sequence[Config], *, experiment: str | None = None) -> common.S
         )
         common.close(writer, [], following="make ui, then open the link above")
     return common.StageResult(run_id=writer.run_id, scores=scores)
+
+
+def go_on(run_id: str) -> common.StageResult:
+    """Goes on with a run that did not finish: stages that are done are skipped, the one that was
+    under way goes on from its last epoch.
+
+    Raises:
+        RunError: there is no such run on this machine.
+    """
+    journal = resumable(run_id, "main")
+    configs = [Config.from_flat(flat) for flat in journal.start["request"]["configs"]]
+    return run(configs, resume=journal)
+
+
+class _Stages:
+    """Runs the stages that an earlier try has not finished."""
+
+    def __init__(self, earlier: Sequence[Any]) -> None:
+        self._earlier = {run.info.run_name: run for run in earlier}
+
+    def prepare(self, config: Config) -> PreparedDataset:
+        """The prepared data."""
+        if self._done(prepare.run_name(config)) is None:
+            return prepare.run(config)
+        return data.prepare(config.data)
+
+    def backbone(self, config: Config) -> dict[str, float]:
+        """Scores of the fine-tuned model."""
+        trained = self._trained(
+            common.run_name(config, "train"), lambda: train.run(config).run_id, train.go_on
+        )
+        tuned = self._trained(
+            common.run_name(config, "finetune"),
+            lambda: finetune.run({}, run_id=trained).run_id,
+            finetune.go_on,
+        )
+        judged = self._done(common.run_name(config, "evaluate finetune"))
+        if judged is not None:
+            return dict(judged.data.metrics)
+        scores = evaluate.run(run_id=tuned).scores
+        _free_memory()
+        return scores
+
+    def once(self, stage: str, start: Callable[[], Any]) -> None:
+        """A stage that is there once."""
+        if not any(r.data.tags["stage"] == stage and _finished(r) for r in self._earlier.values()):
+            start()
+
+    def _trained(
+        self, name: str, start: Callable[[], str], go_on: Callable[[str], common.StageResult]
+    ) -> str:
+        """The id of a training run: done, gone on with, or made now."""
+        run = self._earlier.get(name)
+        if run is None:
+            return start()
+        if self._done(name) is None:
+            return go_on(run.info.run_id).run_id
+        return str(run.info.run_id)
+
+    def _done(self, name: str) -> Any:
+        run = self._earlier.get(name)
+        if run is None or not _finished(run):
+            return None
+        console.say(f"{name}: done before\n")
+        return run
+
+
+def _finished(run: Any) -> bool:
+    return bool(run.info.status == "FINISHED")
 
 
 def _free_memory() -> None:

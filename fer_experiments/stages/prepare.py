@@ -9,14 +9,13 @@ from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
 from fer_experiments.data.audit import exact_groups, groups_csv
 from fer_experiments.stages import common
-from fer_experiments.tracking.runs import open_run
+from fer_experiments.tracking.opening import open_run
 
 
 def run(config: Config, *, experiment: str | None = None) -> data.PreparedDataset:
     """Prepares the data, or finds it prepared, and writes the dataset card."""
     common.check_source(config)
-    name = f"prepare {config.data.dataset.rstrip('/').rsplit('/', 1)[-1]}"
-    with open_run("prepare", name, experiment=experiment) as writer:
+    with open_run("prepare", run_name(config), experiment=experiment) as writer:
         started = time.perf_counter()
         dataset = data.prepare(config.data)
         seconds = time.perf_counter() - started
@@ -45,3 +44,8 @@ def run(config: Config, *, experiment: str | None = None) -> data.PreparedDatase
             following=f"fer train --dataset {config.data.dataset}",
         )
     return dataset
+
+
+def run_name(config: Config) -> str:
+    """`prepare archive.zip`."""
+    return f"prepare {config.data.dataset.rstrip('/').rsplit('/', 1)[-1]}"

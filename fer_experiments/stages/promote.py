@@ -6,8 +6,8 @@ from fer_experiments import console
 from fer_experiments.errors import RunError
 from fer_experiments.stages import common
 from fer_experiments.tracking import registry
+from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.registry import CHAMPION, Version
-from fer_experiments.tracking.runs import open_run
 
 
 def promote(

@@ -14,8 +14,9 @@ from fer_experiments.evaluation.statistics import compare as compare_paired
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.evaluations import Evaluation, evaluations, newest_of
 from fer_experiments.tracking import registry
+from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Version
-from fer_experiments.tracking.runs import config_of, open_run
+from fer_experiments.tracking.runs import config_of
 from fer_experiments.tracking.writer import Writer
 
 DEFAULT_METRIC = "val/macro_f1"

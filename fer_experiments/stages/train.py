@@ -7,13 +7,34 @@ from fer_experiments.config import Config
 from fer_experiments.data.prepared import prepare
 from fer_experiments.stages import common
 from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
-from fer_experiments.tracking.runs import open_run
+from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.opening import open_run, resumable
 
 
-def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
-    """Trains the head and logs the whole model."""
+def run(
+    config: Config,
+    *,
+    experiment: str | None = None,
+    resume: Journal | None = None,
+    offline: bool = False,
+) -> common.StageResult:
+    """Trains the head and logs the whole model.
+
+    Args:
+        config: what to train.
+        experiment: where to write.
+        resume: the journal of the run that goes on; see `go_on`.
+        offline: nothing goes to MLflow now.
+    """
     config = common.for_backbone(config)
-    with open_run("train", common.run_name(config, "train"), experiment=experiment) as writer:
+    with open_run(
+        "train",
+        common.run_name(config, "train"),
+        experiment=experiment,
+        request={"config": config.flat()},
+        resume=resume,
+        offline=offline,
+    ) as writer:
         prepared = prepare(config.data)
         begin(writer, config, prepared)
         console.say(
@@ -47,3 +68,14 @@ def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
             following=f"fer finetune --run-id {result.run_id}",
         )
     return result
+
+
+def go_on(run_id: str, *, offline: bool = False) -> common.StageResult:
+    """Goes on with a run that did not finish, in the same run, to the same result.
+
+    Raises:
+        RunError: there is no such run on this machine.
+    """
+    journal = resumable(run_id, "train")
+    config = Config.from_flat(journal.start["request"]["config"])
+    return run(config, resume=journal, offline=offline)

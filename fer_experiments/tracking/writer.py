@@ -1,54 +1,80 @@
-"""The one door through which params, metrics and artifacts leave for MLflow."""
+"""The one door through which params, metrics and artifacts leave.
+
+What comes in is an event: written to the run's journal first, then handed to a delivery, which
+brings it to MLflow when it can. Nothing here waits for MLflow, or needs it.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
 
-import mlflow
 import numpy as np
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.tracking import MlflowClient
-from mlflow.utils.time import get_current_time_millis
 
+from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.secrets import redact
+from fer_experiments.tracking.journal import Journal
 
 if TYPE_CHECKING:
+    import keras
     from matplotlib.figure import Figure
 
+# Stands for the address of the model that this run logs, which is known when MLflow has it.
+MODEL_URI = "models:/{the model of this run}"
 _MOST_PARAM_CHARACTERS = 6000
 
 
-class Writer:
-    """Writes to one run."""
+class Delivery(Protocol):
+    """Who brings the events on."""
 
-    def __init__(self, run_id: str, experiment_id: str, *, nested: bool = False) -> None:
-        self.run_id = run_id
+    def wake(self) -> None:
+        """Called after each event.
+
+        Raises:
+            TrackingError: an earlier event was refused for good.
+        """
+
+    @property
+    def link(self) -> str | None:
+        """The run's page, if it has one."""
+
+
+class Writer:
+    """Writes for one run."""
+
+    def __init__(self, journal: Journal, delivery: Delivery, *, nested: bool = False) -> None:
+        self.journal = journal
         self.nested = nested  # one stage of a larger job, which says itself how to go on
-        self.experiment_id = experiment_id
-        self._client = MlflowClient()
+        self._delivery = delivery
+
+    @property
+    def run_id(self) -> str:
+        """The run's id in MLflow; its key in the journal as long as it is not there."""
+        return self.journal.run_id or self.journal.key
+
+    @property
+    def link(self) -> str | None:
+        """A link that opens the run's page, if it has one."""
+        return self._delivery.link
+
+    def event(self, kind: str, **content: Any) -> None:
+        """Writes an event down and sends it on its way."""
+        self.journal.append(kind, **content)
+        self._delivery.wake()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Logs params; keys that the run already has stay as they are.
-
-        `mlflow run` logs what was typed before our code runs, and a param can't be changed:
-        `1e-4` and `0.0001` would clash.
-        """
-        held = self._client.get_run(self.run_id).data.params
-        new = [
-            Param(name, str(value)[:_MOST_PARAM_CHARACTERS])
-            for name, value in values.items()
-            if name not in held
-        ]
-        self._client.log_batch(self.run_id, params=new)
+        """Logs params; keys that the run already has stay as they are."""
+        texts = {name: redact(str(v))[:_MOST_PARAM_CHARACTERS] for name, v in values.items()}
+        self.event("params", values=texts)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags."""
-        self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
+        self.event("tags", values={name: redact(value) for name, value in values.items()})
 
     def note(self, text: str) -> None:
         """The run's description, Markdown; replaces an earlier one."""
@@ -57,18 +83,19 @@ class Writer:
     def metrics(
         self, values: Mapping[str, float], *, step: int = 0, model_id: str | None = None
     ) -> None:
-        """Logs metrics at a step; with `model_id` they belong to that logged model too."""
-        now = get_current_time_millis()
-        named = {metric_name(name): float(value) for name, value in values.items()}
-        self._client.log_batch(
-            self.run_id, metrics=[Metric(name, value, now, step) for name, value in named.items()]
-        )
-        if model_id is not None:
-            mlflow.log_metrics(named, step=step, run_id=self.run_id, model_id=model_id)
+        """Logs metrics at a step; with `model_id` they belong to that logged model too.
+
+        A run that goes on after it was cut short does not write what it has written before.
+        """
+        named = {metric_name(name): value for name, value in values.items()}
+        new = self.journal.new_points(named, step)
+        if new:
+            self.event("metrics", values=new, step=step, model_id=model_id)
 
     def text(self, content: str, path: str) -> None:
         """A text artifact."""
-        self._client.log_text(self.run_id, content, path)
+        with self._artifact(path) as file:
+            file.write_text(redact(content), encoding="utf-8")
 
     def json(self, content: Any, path: str) -> None:
         """A JSON artifact."""
@@ -76,37 +103,76 @@ class Writer:
 
     def figure(self, figure: Figure, path: str) -> None:
         """A PNG artifact."""
-        self._client.log_figure(self.run_id, figure, path)
-
-    def table(self, columns: Mapping[str, list[Any]], path: str) -> None:
-        """A table that the UI shows. MLflow appends: write each path once a run."""
-        self._client.log_table(self.run_id, dict(columns), path)
+        with self._artifact(path) as file:
+            figure.savefig(file)
 
     def arrays(self, values: Mapping[str, np.ndarray], path: str) -> None:
         """NumPy arrays as one compressed .npz artifact, without pickles."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / Path(path).name
+        with self._artifact(path) as file:
             np.savez_compressed(file, allow_pickle=False, **values)
-            self._client.log_artifact(self.run_id, str(file), str(Path(path).parent))
+
+    def table(self, columns: Mapping[str, list[Any]], path: str) -> None:
+        """A table that the UI shows."""
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        content = {"columns": list(columns), "data": rows}  # as pandas' orient="split"
+        with self._artifact(path, kind="table") as file:
+            file.write_text(redact(json.dumps(content, default=_plain)), encoding="utf-8")
 
     def dataset(self, prepared: PreparedDataset, *, split: str) -> None:
         """Links the run to the split of a dataset that it used."""
         images, labels = prepared.split(split)
-        mlflow.log_input(
-            mlflow.data.from_numpy(
-                images,
-                targets=labels,
-                source=str(prepared.manifest["source"]["dataset"]),
-                name=f"{prepared.name} {split}",
-                digest=prepared.fingerprint[:36],
-            ),
-            context=split,
+        self.event(
+            "dataset",
+            name=f"{prepared.name} {split}",
+            digest=prepared.fingerprint[:36],  # no longer one fits
+            source=redact(str(prepared.manifest["source"]["dataset"])),
+            split=split,
+            arrays=[[list(a.shape), str(a.dtype)] for a in (images, labels)],
+        )
+
+    def model(self, model: keras.Model, *, config: Config, prepared: PreparedDataset) -> None:
+        """The trained model, raw pixels in, with all that is needed to use it again."""
+        import keras
+
+        if self.journal.has("model"):
+            return  # the process was cut short after this
+        images, _ = prepared.split("train")
+        with self.journal.new_file("model.keras") as file:
+            # A copy of the graph without optimizer state, which would triple the file.
+            keras.Model(model.input, model.output, name=model.name).save(file)
+        self.event(
+            "model",
+            file=f"{file.parent.name}/{file.name}",
+            example=images[:2].tolist(),
+            metadata={
+                "class_names": list(prepared.class_names),
+                "image_size": prepared.image_size,
+                "config": {n: _redacted(value) for n, value in config.flat().items()},
+                "dataset_name": prepared.name,
+                "dataset_fingerprint": prepared.fingerprint,
+            },
+        )
+
+    @contextmanager
+    def _artifact(self, path: str, kind: str = "artifact") -> Iterator[Path]:
+        """A file to fill; when it is left without an error, it is on its way."""
+        with self.journal.new_file(PurePosixPath(path).name) as file:
+            yield file
+        folder = str(PurePosixPath(path).parent)
+        self.event(
+            kind,
+            file=f"{file.parent.name}/{file.name}",
+            folder=None if folder == "." else folder,
         )
 
 
 def metric_name(name: str) -> str:
     """The name with what MLflow refuses (class names may hold anything) replaced."""
     return re.sub(r"[^\w\-./ :]", "_", name)
+
+
+def _redacted(value: Any) -> Any:
+    return redact(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -51,10 +51,14 @@ class Batches(keras.utils.PyDataset):
         inputs = tuple(self._gather(i, chosen) for i in range(len(self._views[0])))
         return inputs[0] if len(inputs) == 1 else inputs, self._one_hot[chosen]
 
+    def go_to(self, epoch: int) -> None:
+        """Moves to the order of this epoch."""
+        self._epoch = epoch
+        self._order = self._draw_order()
+
     def on_epoch_end(self) -> None:
         """Draws the next epoch's order; Keras calls it."""
-        self._epoch += 1
-        self._order = self._draw_order()
+        self.go_to(self._epoch + 1)
 
     def _gather(self, number: int, chosen: np.ndarray) -> np.ndarray:
         if len(self._views) == 1:

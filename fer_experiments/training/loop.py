@@ -6,16 +6,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from fer_experiments.errors import TrainingError
-from fer_experiments.training import memory
+from fer_experiments.training import checkpoints, memory
 from fer_experiments.training.batches import Batches
-
-# One epoch: `epoch`, `train/loss`, `val/macro_f1`, …, `learning_rate`, `seconds`.
-EpochRecord = dict[str, float]
+from fer_experiments.training.checkpoints import EpochRecord, Progress
 
 # Batches that Keras runs between two looks at the loss. Measured on 2 cores with cached features of
 # 512 and 8,192 numbers: an epoch takes 67 and 58 % of the time that it takes with 1; 32 and 128
@@ -32,7 +31,7 @@ class TrainingResult:
 
     history: tuple[EpochRecord, ...]
     kept_epoch: int  # whose weights the model now has
-    seconds: float
+    seconds: float  # of all epochs
 
     @property
     def kept(self) -> EpochRecord:
@@ -51,48 +50,61 @@ def fit(
     first_epoch: int,
     keep_epoch: str,
     log: Callable[[EpochRecord], None],
+    checkpoint: Path | None = None,
     progress_bar: bool = False,
 ) -> TrainingResult:
     """Trains what is trainable in `model` and leaves it with the kept epoch's weights.
 
+    With a checkpoint that holds earlier epochs it goes on after them, to the same result.
+
     Args:
         model: takes what the batches give: a classifier of pixels, or its part behind a cut;
             frozen layers stay as they are.
-        train: shuffled batches.
+        train: shuffled batches, at the order of `first_epoch`.
         val: batches that are only looked at.
         optimizer: `adam`, `adamw` or `sgd` (with Nesterov momentum 0.9).
         learning_rate: constant over all epochs.
         epochs: how many to train.
         first_epoch: number of the first one; fine-tuning counts on from head training.
         keep_epoch: `best` by val/macro_f1, or `last`.
-        log: gets each epoch's record when the epoch ends.
+        log: gets each epoch's record when the epoch ends; those of the checkpoint again.
+        checkpoint: the file that holds the state after the last epoch; None: nothing is kept.
         progress_bar: show Keras's bar.
 
     Raises:
-        TrainingError: the loss is no longer a finite number.
+        TrainingError: the loss is no longer a finite number, or the checkpoint does not fit.
+        DiskFullError, DataError: the checkpoint cannot be written.
     """
+    macro_f1 = keras.metrics.F1Score(average="macro", name="macro_f1")
     model.compile(
         optimizer=_optimizer(optimizer, learning_rate),
         loss="categorical_crossentropy",
-        metrics=["accuracy", keras.metrics.F1Score(average="macro", name="macro_f1")],
+        metrics=["accuracy", macro_f1],
         steps_per_execution=min(_STEPS_PER_EXECUTION, len(train)),
     )
-    recorder = _Recorder(log, keep_best=keep_epoch == "best")
-    memory.keep_freed()
-    started = time.perf_counter()
-    model.fit(
-        train,
-        validation_data=val,
-        initial_epoch=first_epoch - 1,
-        epochs=first_epoch - 1 + epochs,
-        shuffle=False,  # the batches bring their own order
-        callbacks=[recorder],
-        verbose=1 if progress_bar else 0,
+    before = Progress() if checkpoint is None else checkpoints.restore(checkpoint, model)
+    recorder = _Recorder(
+        before, log, macro_f1, keep_best=keep_epoch == "best", checkpoint=checkpoint
     )
+    for record in before.history:
+        log(record)
+    done = len(before.history)
+    if done < epochs:
+        train.go_to(first_epoch + done)
+        memory.keep_freed()
+        model.fit(
+            train,
+            validation_data=val,
+            initial_epoch=first_epoch - 1 + done,
+            epochs=first_epoch - 1 + epochs,
+            shuffle=False,  # the batches bring their own order
+            callbacks=[recorder],
+            verbose=1 if progress_bar else 0,
+        )
     return TrainingResult(
         history=tuple(recorder.history),
         kept_epoch=recorder.restore(),
-        seconds=time.perf_counter() - started,
+        seconds=sum(record["seconds"] for record in recorder.history),
     )
 
 
@@ -105,12 +117,22 @@ def _optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
 class _Recorder(keras.callbacks.Callback):
     """Watches the loss, hands out a record an epoch, and keeps the best epoch's weights."""
 
-    def __init__(self, log: Callable[[EpochRecord], None], *, keep_best: bool) -> None:
+    def __init__(
+        self,
+        before: Progress,
+        log: Callable[[EpochRecord], None],
+        macro_f1: keras.metrics.F1Score,
+        *,
+        keep_best: bool,
+        checkpoint: Path | None,
+    ) -> None:
         super().__init__()
-        self.history: list[EpochRecord] = []
+        self.history: list[EpochRecord] = [*before.history]
         self._log = log
+        self._macro_f1 = macro_f1
         self._keep_best = keep_best
-        self._best: tuple[int, list[np.ndarray]] | None = None
+        self._best: tuple[int, list[np.ndarray]] | None = before.best
+        self._checkpoint = checkpoint
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch + 1
@@ -132,6 +154,9 @@ class _Recorder(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             split, score = ("val", name[4:]) if name.startswith("val_") else ("train", name)
             record[f"{split}/{score}"] = float(value)
+        # What the score has counted since validation began: how often each class was named.
+        named = self._macro_f1.true_positives + self._macro_f1.false_positives
+        record["val/predicted_classes"] = float((np.asarray(named) > 0).sum())
         record["learning_rate"] = float(self.model.optimizer.learning_rate)
         record["seconds"] = time.perf_counter() - self._started
         if not math.isfinite(record["val/loss"]):
@@ -143,12 +168,16 @@ class _Recorder(keras.callbacks.Callback):
         self.history.append(record)
         if self._keep_best and better:
             self._best = (self._epoch, self.model.get_weights())
+        # Before the record leaves: what stands in MLflow need never be trained again.
+        if self._checkpoint is not None:
+            progress = Progress(history=tuple(self.history), best=self._best)
+            checkpoints.save(self._checkpoint, self.model, progress)
         self._log(record)
 
     def restore(self) -> int:
         """Gives the classifier the kept epoch's weights; returns that epoch's number."""
         if self._best is None:
-            return self._epoch
+            return int(self.history[-1]["epoch"])
         epoch, weights = self._best
         self.model.set_weights(weights)
         return epoch

@@ -15,8 +15,7 @@ from fer_experiments import console
 from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.data.prepared import prepare
 from fer_experiments.recipes import resolve
-from fer_experiments.tracking.models import log_model
-from fer_experiments.tracking.runs import open_run
+from fer_experiments.tracking.opening import open_run
 
 from ..data.helpers import write_folder
 
@@ -89,5 +88,5 @@ def log_designed(dataset: Path, row: int, *, confidence: float) -> str:
         writer.params({**config.flat(), "dataset_fingerprint": prepared.fingerprint})
         writer.tags({"dataset_fingerprint": prepared.fingerprint, "dataset_name": prepared.name})
         writer.json(config.flat(), "config.json")
-        log_model(writer, model, config=config, prepared=prepared)
+        writer.model(model, config=config, prepared=prepared)
     return writer.run_id

@@ -1,0 +1,322 @@
+"""Brings a journal's events to MLflow: in order, each once, without anybody waiting for it.
+
+A store that is away is tried again until it is back. What it refuses for good, and a full disk, end
+the delivery with an error that the next event raises.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
+
+from fer_experiments.errors import TrackingError
+from fer_experiments.tracking import store
+from fer_experiments.tracking.journal import Event, Journal
+from fer_experiments.tracking.writer import MODEL_URI
+
+MODEL_URI_TAG = "model_uri"
+# Finds a run again whose making was cut short before its id was known here.
+JOURNAL_TAG = "fer_experiments.journal"
+_REQUIREMENTS = ("keras", "mlflow", "numpy", "tensorflow")
+_LONGEST_PAUSE = 5.0  # seconds between two tries
+
+
+class MlflowDelivery:
+    """Delivers one journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._client = MlflowClient()
+        self._new = threading.Event()
+        self._stopped = threading.Event()
+        self._error: Exception | None = None
+        self._away = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def link(self) -> str | None:
+        """The run's page."""
+        experiment_id, run_id = self._journal.known("experiment_id"), self._journal.run_id
+        return f"{store.ui()}/#/experiments/{experiment_id}/runs/{run_id}" if run_id else None
+
+    def deliver_now(self) -> None:
+        """Delivers everything that waits; the first trouble ends it.
+
+        Raises:
+            TrackingError: the store is away, or refuses it.
+        """
+        try:
+            while self._journal.pending:
+                self._deliver_next()
+        except Exception as error:
+            raise TrackingError(store.message(error)) from None
+
+    def start(self) -> None:
+        """From here on, events are delivered in the background as they come."""
+        self._thread = threading.Thread(target=self._run, daemon=True, name="delivery")
+        self._thread.start()
+        self._new.set()
+
+    def wake(self) -> None:
+        """There is a new event.
+
+        Raises:
+            TrackingError: an earlier event was refused for good.
+        """
+        if self._error is not None:
+            raise TrackingError(store.message(self._error)) from None
+        self._new.set()
+
+    def finish(self, patience: float, waiting: Callable[[int], None]) -> bool:
+        """Whether everything is delivered, after waiting at most `patience` seconds for it.
+
+        Args:
+            patience: seconds.
+            waiting: called once with the number of events, if the store is away.
+
+        Raises:
+            TrackingError: an event was refused for good.
+        """
+        started = time.monotonic()
+        told = False
+        while self._journal.pending and self._error is None:
+            passed = time.monotonic() - started
+            if passed > patience:
+                break
+            if self._away and not told:
+                waiting(len(self._journal.pending))
+                told = True
+            time.sleep(0.02)
+        self._stopped.set()
+        self._new.set()
+        if self._thread is not None and not self._journal.pending:
+            self._thread.join()
+        if self._error is not None:
+            self.wake()
+        return not self._journal.pending
+
+    def say_directly(self, status: str, tags: Mapping[str, str]) -> None:
+        """Ends the run past what cannot be delivered; the journal still delivers all in order."""
+        self._client.log_batch(self._run_id, tags=_tags(tags))
+        self._client.set_terminated(self._run_id, status)
+
+    def _run(self) -> None:
+        pause = 0.5
+        while not self._stopped.is_set():
+            self._new.wait()
+            self._new.clear()
+            while self._journal.pending and not self._stopped.is_set():
+                try:
+                    self._deliver_next()
+                except Exception as error:
+                    if not store.is_away(error):
+                        self._error = error
+                        return
+                    self._away = True
+                    self._stopped.wait(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+                else:
+                    self._away = False
+                    pause = 0.5
+
+    def _deliver_next(self) -> None:
+        event = self._journal.pending[0]
+        learnt = getattr(self, f"_{event['kind']}")(event) or {}
+        self._journal.remember(events=self._journal.delivered + 1, **learnt)
+        if "file" in event:
+            shutil.rmtree(self._file(event).parent, ignore_errors=True)
+
+    def _start(self, event: Event) -> dict[str, Any]:
+        """The run itself: the one that `mlflow run` made, or a new one."""
+        tags = {**event["tags"], JOURNAL_TAG: self._journal.key}
+        if event["adopt"]:
+            run = self._client.get_run(event["adopt"])
+            self._client.log_batch(run.info.run_id, tags=_tags(tags))
+        else:
+            if event["parent"]:
+                tags[MLFLOW_PARENT_RUN_ID], experiment_id = event["parent"]
+            else:
+                experiment_id = store.experiment_id(event["experiment"])
+            run = self._made_before(experiment_id) or self._client.create_run(
+                experiment_id, start_time=event["time"], tags=tags, run_name=event["name"]
+            )
+        return {"run_id": run.info.run_id, "experiment_id": run.info.experiment_id}
+
+    def _made_before(self, experiment_id: str) -> Any:
+        """The run, if a try to make it got through without our hearing of it."""
+        if not self._journal.known("tried"):
+            self._journal.remember(tried=True)
+            return None
+        found = self._client.search_runs(
+            [experiment_id],
+            f"tags.`{JOURNAL_TAG}` = '{self._journal.key}'",
+            run_view_type=ViewType.ALL,
+            max_results=1,
+        )
+        return found[0] if found else None
+
+    def _resume(self, event: Event) -> None:
+        """The run is under way again."""
+        self._client.update_run(self._run_id, status="RUNNING")
+        held = self._client.get_run(self._run_id).data.tags
+        for tag in event["forget"]:
+            if tag in held:
+                self._client.delete_tag(self._run_id, tag)
+
+    def _params(self, event: Event) -> None:
+        # `mlflow run` logs what was typed before our code runs, and a param can't be changed:
+        # `1e-4` and `0.0001` would clash.
+        held = self._client.get_run(self._run_id).data.params
+        new = [Param(name, value) for name, value in event["values"].items() if name not in held]
+        if new:
+            self._client.log_batch(self._run_id, params=new)
+
+    def _tags(self, event: Event) -> None:
+        uri = str(self._journal.known(MODEL_URI_TAG))
+        values = {name: text.replace(MODEL_URI, uri) for name, text in event["values"].items()}
+        self._client.log_batch(self._run_id, tags=_tags(values))
+
+    def _metrics(self, event: Event) -> None:
+        # MLflow holds a point that comes twice once: the same time, step and value.
+        self._client.log_batch(
+            self._run_id,
+            metrics=[
+                Metric(
+                    name,
+                    value,
+                    event["time"],
+                    event["step"],
+                    model_id=event["model_id"],
+                    run_id=self._run_id,
+                )
+                for name, value in event["values"].items()
+            ],
+        )
+
+    def _artifact(self, event: Event) -> None:
+        self._client.log_artifact(self._run_id, str(self._file(event)), event["folder"])
+
+    def _table(self, event: Event) -> None:
+        # MLflow's log_table would append to what an earlier try has left: the file is written
+        # whole, and then marked as a table as log_table does.
+        self._artifact(event)
+        held = self._client.get_run(self._run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]")
+        path = "/".join(filter(None, (event["folder"], self._file(event).name)))
+        entry = {"path": path, "type": "table"}
+        if entry not in (tables := json.loads(held)):
+            self._client.set_tag(
+                self._run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*tables, entry])
+            )
+
+    def _dataset(self, event: Event) -> None:
+        # MLflow describes arrays by shape and type alone, given the digest.
+        images, labels = (
+            np.broadcast_to(np.zeros((), dtype), shape) for shape, dtype in event["arrays"]
+        )
+        described = mlflow.data.from_numpy(
+            images,
+            targets=labels,
+            source=event["source"],
+            name=event["name"],
+            digest=event["digest"],
+        ).to_dict()
+        used = DatasetInput(
+            dataset=Dataset(**described), tags=[InputTag("mlflow.data.context", event["split"])]
+        )
+        self._client.log_inputs(self._run_id, datasets=[used])
+
+    def _model(self, event: Event) -> dict[str, Any]:
+        """Logs the model with signature, input example, pinned requirements and metadata."""
+        import keras
+
+        self._remove_half_logged()
+        run = self._client.get_run(self._run_id)
+        made = self._client.create_logged_model(
+            run.info.experiment_id,
+            name="model",
+            source_run_id=self._run_id,
+            params=dict(run.data.params),
+        )
+        size = event["metadata"]["image_size"]
+        classes = len(event["metadata"]["class_names"])
+        try:
+            # MLflow predicts the input example, and Keras draws a bar for it.
+            with redirect_stdout(io.StringIO()):
+                info = Model.log(
+                    None,
+                    mlflow.tensorflow,
+                    model=keras.saving.load_model(self._file(event), compile=False),
+                    model_id=made.model_id,
+                    run_id=self._run_id,
+                    signature=ModelSignature(
+                        inputs=Schema(
+                            [TensorSpec(np.dtype("float32"), (-1, size, size, 1), "pixels")]
+                        ),
+                        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
+                    ),
+                    input_example={
+                        "pixels": np.array(event["example"], dtype=np.float32)[..., np.newaxis]
+                    },
+                    pip_requirements=[
+                        f"{p}=={importlib.metadata.version(p)}" for p in _REQUIREMENTS
+                    ],
+                    metadata={**event["metadata"], "source_run_id": self._run_id},
+                )
+        except BaseException:
+            self._remove_half_logged()
+            raise
+        uri = f"models:/{info.model_id}"
+        self._client.set_tag(self._run_id, MODEL_URI_TAG, uri)
+        bytes_on_disk = Model.load(uri).model_size_bytes
+        if bytes_on_disk is not None:
+            # Ids and dates in it round away.
+            megabytes = round(bytes_on_disk / 1e6, 1)
+            self._client.log_batch(
+                self._run_id,
+                metrics=[Metric("weights/file_megabytes", megabytes, event["time"], 0)],
+            )
+        return {MODEL_URI_TAG: uri}
+
+    def _remove_half_logged(self) -> None:
+        """Frees what an incomplete model took: the disk may be full because of it."""
+        for half in mlflow.search_logged_models(
+            [str(self._journal.known("experiment_id"))],
+            filter_string=f"source_run_id = '{self._run_id}'",
+            output_format="list",
+        ):
+            with suppress(Exception):
+                location = urlsplit(half.artifact_location)
+                if location.scheme in ("", "file"):
+                    shutil.rmtree(location.path, ignore_errors=True)
+                self._client.delete_logged_model(half.model_id)
+
+    def _end(self, event: Event) -> None:
+        self._client.set_terminated(self._run_id, event["status"], event["time"])
+
+    @property
+    def _run_id(self) -> str:
+        return str(self._journal.run_id)
+
+    def _file(self, event: Event) -> Path:
+        return self._journal.folder / "files" / str(event["file"])
+
+
+def _tags(values: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(name, value) for name, value in values.items()]

@@ -1,0 +1,253 @@
+"""What a run has to tell, on disk before it goes anywhere: plain JSON, an event a line.
+
+<data home>/runs/<key>/   journal.jsonl     the events in order; the first one says what the run is
+                          files/            what events carry: artifacts, the model
+                          delivered.json    how much of it MLflow has, and which run it became there
+                          checkpoint.npz    see training/checkpoints.py
+                          lock              held by the process that writes here
+
+Needs no MLflow: a machine without it trains all the same, and `fer sync` delivers elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fer_experiments.data.storage import data_home, disk_errors, write_text
+from fer_experiments.errors import RunError
+
+_EVENTS, _DELIVERED = "journal.jsonl", "delivered.json"
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """The folder of one run; made by `create` or `open`, both of which hold its lock."""
+
+    def __init__(self, folder: Path, lock: FileLock) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._writing = threading.Lock()  # the load on the machine is told by a thread of its own
+        self.events: list[Event] = _whole_lines(folder / _EVENTS)
+        self._delivered: dict[str, Any] = _read_delivered(folder)
+        # What the run holds already, so that going on writes nothing twice.
+        self._points = {
+            (name, event["step"])
+            for event in self.events
+            if event["kind"] == "metrics"
+            for name in event["values"]
+        }
+
+    @classmethod
+    def create(cls, **start: Any) -> Journal:
+        """A new journal with its first event, of kind `start`.
+
+        Raises:
+            DiskFullError, DataError: it cannot be written.
+        """
+        folder = home() / uuid.uuid4().hex
+        with disk_errors(folder, 0):
+            folder.mkdir(parents=True)
+            lock = FileLock(folder / "lock")
+            lock.acquire()
+        try:
+            journal = cls(folder, lock)
+            journal.append("start", **start)
+        except BaseException:
+            lock.release()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return journal
+
+    @classmethod
+    def open(cls, folder: Path) -> Journal | None:
+        """The journal of a process that has ended; None while one still writes there."""
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            return None
+        return cls(folder, lock)
+
+    @property
+    def key(self) -> str:
+        """What the run is called here; MLflow gives it an id of its own."""
+        return self.folder.name
+
+    @property
+    def start(self) -> Event:
+        """What the run is; empty if its process ended before it could say."""
+        return self.events[0] if self.events else {}
+
+    @property
+    def run_id(self) -> str | None:
+        """The run in MLflow, once it is there."""
+        return self._delivered.get("run_id")
+
+    @property
+    def delivered(self) -> int:
+        """How many events MLflow has."""
+        return int(self._delivered.get("events", 0))
+
+    @property
+    def pending(self) -> list[Event]:
+        """The events that MLflow does not have yet."""
+        return self.events[self.delivered :]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training keeps its state."""
+        return self.folder / "checkpoint.npz"
+
+    def known(self, name: str) -> Any:
+        """What delivery has learnt, such as `run_id` or `model_uri`; None if it has not."""
+        return self._delivered.get(name)
+
+    def remember(self, **known: Any) -> None:
+        """Keeps what delivery has learnt."""
+        self._delivered |= known
+        write_text(self.folder / _DELIVERED, json.dumps(self._delivered))
+
+    def append(self, kind: str, **content: Any) -> None:
+        """Writes an event with the time of now.
+
+        Raises:
+            DiskFullError, DataError: it cannot be written; then nothing of it stays.
+        """
+        event = {"kind": kind, "time": round(time.time() * 1000), **content}
+        line = json.dumps(event).encode() + b"\n"
+        path = self.folder / _EVENTS
+        with self._writing, disk_errors(self.folder, len(line)), path.open("ab") as file:
+            before = file.tell()
+            try:
+                file.write(line)
+                file.flush()
+            except OSError:
+                os.truncate(path, before)
+                raise
+            self.events.append(event)
+
+    def new_points(self, values: Mapping[str, float], step: int) -> dict[str, float]:
+        """Those of the metrics that the journal does not hold at this step."""
+        new = {n: float(v) for n, v in values.items() if (n, step) not in self._points}
+        self._points |= {(name, step) for name in new}
+        return new
+
+    def next_step(self, name: str) -> int:
+        """The step after the last one of this metric."""
+        return max((step + 1 for other, step in self._points if other == name), default=0)
+
+    def param(self, name: str) -> str | None:
+        """The value of a param, if it was written."""
+        values = (e["values"].get(name) for e in self.events if e["kind"] == "params")
+        return next((value for value in values if value is not None), None)
+
+    def has(self, kind: str) -> bool:
+        """Whether there is an event of this kind."""
+        return any(event["kind"] == kind for event in self.events)
+
+    def has_epoch(self, step: int) -> bool:
+        """Whether the scores of this epoch stand here."""
+        return ("train/loss", step) in self._points
+
+    @contextmanager
+    def new_file(self, name: str) -> Iterator[Path]:
+        """A file to fill, which an event shall carry: whole, or gone.
+
+        Raises:
+            DiskFullError, DataError: it cannot be written.
+        """
+        file = self.folder / "files" / uuid.uuid4().hex[:12] / name
+        try:
+            with disk_errors(self.folder, 0):
+                file.parent.mkdir(parents=True)
+                yield file
+        except BaseException:
+            shutil.rmtree(file.parent, ignore_errors=True)
+            raise
+
+    @property
+    def ended(self) -> str | None:
+        """The status that the run ended with, unless it is still under way or was cut short."""
+        last = next((e for e in reversed(self.events) if e["kind"] in ("end", "resume")), {})
+        return last.get("status")
+
+    def close(self) -> None:
+        """Lets go of the lock."""
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Removes the folder: MLflow has everything, and nobody will go on from here."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+
+
+def home() -> Path:
+    """Where the journals lie."""
+    return data_home() / "runs"
+
+
+def unfinished() -> Iterator[Journal]:
+    """Journals that no living process writes; the caller closes or removes each."""
+    for folder in sorted(home().glob("[!.]*"), key=_age):
+        if folder.is_dir() and (journal := Journal.open(folder)) is not None:
+            yield journal
+
+
+def find(run_id: str) -> Journal:
+    """The journal of this run, with its lock.
+
+    Raises:
+        RunError: there is none on this machine, or its process is still running.
+    """
+    for folder in home().glob("[!.]*"):
+        if run_id in (folder.name, _read_delivered(folder).get("run_id")):
+            journal = Journal.open(folder)
+            if journal is None:
+                raise RunError(
+                    f"Expected resume to name a run that has stopped. Received: {run_id[:80]}, "
+                    "which is still running on this machine"
+                )
+            return journal
+    raise RunError(
+        "Expected resume to name an unfinished run that was started with this data home "
+        f"({data_home()}). Received: {run_id[:80]}, which is finished or was started elsewhere"
+    )
+
+
+def _age(folder: Path) -> float:
+    try:
+        return folder.stat().st_ctime
+    except OSError:
+        return 0.0
+
+
+def _read_delivered(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / _DELIVERED).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _whole_lines(path: Path) -> list[Event]:
+    """The events of a journal; a last line that a killed process left unfinished is cut off."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return []
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    return [json.loads(line) for line in content[:whole].splitlines()]

@@ -1,0 +1,296 @@
+"""Open a run so that it ends true to what happened, and go on with one that was cut short.
+
+Needs no MLflow by itself: a run that is `offline` stays in its journal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, Protocol
+
+from fer_experiments import __version__, console
+from fer_experiments.data.storage import disk_is_full
+from fer_experiments.errors import FerError, RunError, Terminated, TrackingError, UsageError
+from fer_experiments.secrets import redact
+from fer_experiments.tracking import journal as journals
+from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.writer import Writer
+
+DEFAULT_EXPERIMENT = "fer2013"
+# Marks the runs of this suite in a store that others write to as well.
+SUITE_TAG = "fer_experiments"
+REASON_TAG, NOTE_TAG = "failure_reason", "mlflow.note.content"
+FULL_DISK = "The disk that holds the MLflow store or the data home is full; free some and run again"
+# Stages that go on from where they were cut short.
+RESUMABLE = ("train", "finetune", "main")
+# Those whose load on the machine is worth a chart. MLflow's comparison of evaluations opens on the
+# metric that was logged first, and that should be a score.
+_LONG_STAGES = ("main", "train", "finetune")
+# Seconds that the end of a run waits for a store that is away; a scheduler that has sent SIGTERM
+# is about to kill.
+_PATIENCE, _PATIENCE_WHEN_ENDED_EARLY = 120.0, 5.0
+
+_open: list[Writer] = []  # the runs that are open, the innermost last
+
+
+class _Delivery(Protocol):
+    @property
+    def link(self) -> str | None: ...
+    def deliver_now(self) -> None: ...
+    def start(self) -> None: ...
+    def wake(self) -> None: ...
+    def finish(self, patience: float, waiting: Callable[[int], None]) -> bool: ...
+    def say_directly(self, status: str, tags: Mapping[str, str]) -> None: ...
+
+
+@contextmanager
+def open_run(
+    stage: str,
+    name: str,
+    *,
+    experiment: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    request: Any = None,
+    resume: Journal | None = None,
+    offline: bool = False,
+) -> Iterator[Writer]:
+    """A run for one stage; nested if another is open, adopted if `mlflow run` made one.
+
+    Ends FINISHED, FAILED with the reason as tag and note, or KILLED after Ctrl-C or SIGTERM (which
+    `mlflow run` overwrites with FAILED: it takes every stored status for an unfinished one).
+
+    Args:
+        stage: the command.
+        name: of the run.
+        experiment: where to write.
+        tags: to set from the start.
+        request: what was asked for, as JSON: who resumes the run reads it from the journal.
+        resume: the journal of the run that goes on.
+        offline: nothing is delivered now; `fer sync` does that later.
+
+    Raises:
+        TrackingError: the tracking store cannot be reached when the run begins.
+        DataError: the journal cannot be written.
+    """
+    parent = _open[-1] if _open else None
+    made_by_mlflow = None if parent or offline else os.environ.pop("MLFLOW_RUN_ID", None)
+    if not (parent or offline):
+        _sync().end_orphans()
+    if resume is not None:
+        journal = resume
+        journal.append("resume", forget=[REASON_TAG, NOTE_TAG])
+    else:
+        journal = Journal.create(
+            stage=stage,
+            name=redact(name),
+            tags={SUITE_TAG: __version__, "stage": stage, "mlflow.runName": redact(name)}
+            | ({} if offline or made_by_mlflow else _context())
+            | {key: redact(value) for key, value in (tags or {}).items()},
+            experiment=experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT,
+            parent=parent and [parent.run_id, parent.journal.known("experiment_id")],
+            adopt=made_by_mlflow,
+            store=None if offline else _address(),
+            request=request,
+        )
+    delivery: _Delivery = Later() if offline else _to_mlflow(journal)
+    try:
+        delivery.deliver_now()
+    except BaseException:
+        if journal.run_id is None:
+            journal.remove()
+        else:
+            journal.append("end", status="FAILED")
+            journal.close()
+        raise
+    writer = Writer(journal, delivery, nested=parent is not None)
+    if resume is not None and made_by_mlflow is not None:
+        _sync().point_to(made_by_mlflow, writer.run_id)
+    delivery.start()
+    _open.append(writer)
+    try:
+        with _load_on_the_machine(writer, offline=offline):
+            yield writer
+        writer.event("end", status="FINISHED")
+        _deliver_rest(writer, delivery, offline=offline)
+    except BaseException as error:
+        if journal.ended is None:
+            _end_early(writer, delivery, error)
+        if disk_is_full(error) and not isinstance(error, FerError):
+            raise TrackingError(FULL_DISK) from None
+        raise
+    finally:
+        _open.remove(writer)
+        put_away(journal)
+
+
+def resumable(run_id: str, stage: str) -> Journal:
+    """The journal of a run of this stage that did not finish.
+
+    Raises:
+        RunError: there is none here, it is of another stage or store, finished, or still running.
+    """
+    if not _open:
+        with suppress(TrackingError):  # an offline run goes on without MLflow
+            _sync().end_orphans()
+    journal = journals.find(run_id)
+    found = str(journal.start.get("stage"))
+    wrong = None
+    if found != stage:
+        wrong = f"a run of stage {found}"
+    elif journal.ended == "FINISHED":
+        wrong = "which is finished; fer sync delivers what MLflow does not have of it"
+    elif journal.start["store"] is not None and journal.start["store"] != _address():
+        wrong = f"which was started with MLFLOW_TRACKING_URI={journal.start['store']}"
+    if wrong:
+        journal.close()
+        raise RunError(
+            f"Expected resume to name an unfinished {stage} run. Received: {run_id[:80]}, {wrong}"
+        )
+    return journal
+
+
+def put_away(journal: Journal) -> None:
+    """Lets go of a journal; removes it if MLflow has everything and nobody can go on from it."""
+    status = journal.ended
+    last = journal.events[-1] if journal.events else {}
+    can_go_on = (
+        status != "FINISHED"
+        and journal.start.get("stage") in RESUMABLE
+        and last.get("resumable", True)
+    )
+    if journal.pending or can_go_on:
+        journal.close()
+    else:
+        journal.remove()
+
+
+class Later:
+    """Delivers nothing: the journal waits for `fer sync`."""
+
+    link = None
+
+    def deliver_now(self) -> None:
+        """Nothing."""
+
+    def start(self) -> None:
+        """Nothing."""
+
+    def wake(self) -> None:
+        """Nothing."""
+
+    def finish(self, patience: float, waiting: Callable[[int], None]) -> bool:
+        """Nothing is delivered."""
+        return False
+
+    def say_directly(self, status: str, tags: Mapping[str, str]) -> None:
+        """There is nobody to say it to."""
+
+
+def _deliver_rest(writer: Writer, delivery: _Delivery, *, offline: bool) -> None:
+    try:
+        patience = float(os.environ.get("FER_TRACKING_PATIENCE", _PATIENCE))
+    except ValueError:
+        patience = _PATIENCE
+    if delivery.finish(patience, _say_waiting):
+        return
+    journal = writer.journal
+    if offline:
+        console.say(f"kept   {journal.folder}")
+        console.say("next   fer sync, where MLflow can be reached")
+        return
+    text = (
+        f"{len(journal.pending)} events of {journal.start['name']} could not be delivered to "
+        f"{journal.start['store']}; they wait in {journal.folder}, fer sync delivers them"
+    )
+    if writer.nested:  # what comes next reads them from MLflow
+        raise TrackingError(text)
+    console.warn(text)
+
+
+def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> None:
+    """Writes down why, and how to go on; the store may be unreachable for the very reason."""
+    journal = writer.journal
+    status = "FAILED"
+    if isinstance(error, KeyboardInterrupt):
+        status, reason = "KILLED", "interrupted by Ctrl-C"
+    elif isinstance(error, Terminated):
+        status, reason = "KILLED", "terminated by SIGTERM"
+    elif disk_is_full(error) and not isinstance(error, FerError):
+        reason = FULL_DISK
+    else:
+        reason = str(error) if isinstance(error, FerError) else f"{type(error).__name__}: {error}"
+    reason = redact(reason)[:5000]
+    can_go_on = journal.start["stage"] in RESUMABLE and not isinstance(error, UsageError)
+    tags = early_end_tags(reason, _open[0].journal if can_go_on else None)
+    done = False
+    with suppress(FerError):
+        journal.append("tags", values=tags)
+        journal.append("end", status=status, resumable=can_go_on)
+        delivery.wake()
+        done = delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
+    if not done:
+        with suppress(Exception):
+            delivery.say_directly(status, tags)
+    if can_go_on and not writer.nested:
+        console.say(f"next   {_going_on(journal)}")
+
+
+def early_end_tags(reason: str, go_on_with: Journal | None) -> dict[str, str]:
+    """What a run says that did not finish; a stage of `main` goes on with the whole of it."""
+    note = f"**Did not finish:** {reason}"
+    if go_on_with is not None:
+        note += f"\n\nGo on with `{_going_on(go_on_with)}`"
+    return {REASON_TAG: reason, NOTE_TAG: note}
+
+
+def _going_on(journal: Journal) -> str:
+    return f"fer {journal.start['stage']} --resume {journal.run_id or journal.key}"
+
+
+def _say_waiting(events: int) -> None:
+    console.warn(f"MLflow cannot be reached; waiting to deliver {events} events")
+
+
+# MLflow takes two seconds to import, and is not on every machine that trains.
+
+
+def _to_mlflow(journal: Journal) -> _Delivery:
+    from fer_experiments.tracking.delivery import MlflowDelivery
+
+    return MlflowDelivery(journal)
+
+
+def _sync() -> Any:
+    try:
+        from fer_experiments.tracking import sync
+    except ModuleNotFoundError as error:
+        if error.name != "mlflow":
+            raise
+        raise TrackingError(
+            "MLflow is not installed here; pass --offline to train all the same, and deliver the "
+            "run elsewhere with fer sync"
+        ) from None
+    return sync
+
+
+def _address() -> str:
+    from fer_experiments.tracking import store
+
+    return store.address()
+
+
+def _context() -> dict[str, str]:
+    """Who runs what from where, as MLflow notes it for every run."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return {name: redact(str(value)) for name, value in resolve_tags().items()}
+
+
+def _load_on_the_machine(writer: Writer, *, offline: bool) -> AbstractContextManager[None]:
+    if offline or writer.journal.start["stage"] not in _LONG_STAGES:
+        return nullcontext()
+    from fer_experiments.tracking.system import watching
+
+    return watching(writer)

@@ -1,0 +1,121 @@
+"""The MLflow store itself: where it is, whether it can be reached, what its errors mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import requests
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from fer_experiments.data.storage import disk_is_full
+from fer_experiments.errors import TrackingError
+from fer_experiments.secrets import redact
+from fer_experiments.tracking.locks import alone
+from fer_experiments.tracking.opening import FULL_DISK
+
+_EXPERIMENT_NOTE = (
+    "A `main` run holds a run for each of its stages. Learning curves are in the `train` and "
+    "`finetune` runs; scores, confusion matrices and predictions in the `evaluate` runs, which are "
+    "the ones to select and compare. `compare` and `register` runs say what came out."
+)
+# MLflow tries an answerless server for minutes, and whoever asked waits. Our own deliveries try
+# again by themselves, and a command that only reads shall rather say that the server is away.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+
+def address() -> str:
+    """The store's URI, the same from every folder, without passwords."""
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith("sqlite:///"):
+        uri = f"sqlite:///{_database(uri)}"
+    return redact(uri)
+
+
+def ui() -> str:
+    """Where MLflow's pages are."""
+    uri = mlflow.get_tracking_uri()
+    # A local store has no server until `make ui` starts one on MLflow's usual port.
+    return redact(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+
+
+def describe() -> str:
+    """Where runs go, and how many experiments are there."""
+    with first_time_lock():
+        experiments = MlflowClient().search_experiments(max_results=1000)
+    return f"{redact(mlflow.get_tracking_uri())}, {len(experiments)} experiments"
+
+
+def experiment_id(name: str) -> str:
+    """The experiment of this name, made if there is none.
+
+    Raises:
+        TrackingError: it was deleted.
+    """
+    client = MlflowClient()
+    with first_time_lock():
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                made = client.create_experiment(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            else:
+                client.set_experiment_tag(made, "mlflow.note.content", _EXPERIMENT_NOTE)
+            found = client.get_experiment_by_name(name)
+    assert found is not None
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        raise TrackingError(
+            f"Expected an experiment that can be written to. Received: experiment={name[:80]}, "
+            "which was deleted in MLflow; restore it, or pass another name"
+        )
+    return str(found.experiment_id)
+
+
+@contextmanager
+def first_time_lock() -> Iterator[None]:
+    """Lets one process at a time create a local database: two that race crash in its set-up."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    database = _database(uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with alone(str(database)):
+        yield
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the same may well succeed a little later."""
+    if disk_is_full(error):
+        return False
+    if isinstance(error, MlflowException):
+        if mlflow.get_tracking_uri().startswith("http"):
+            return error.get_http_status_code() >= 500 or error.get_http_status_code() == 429
+        return "database is locked" in str(error)
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code >= 500
+    return isinstance(error, requests.RequestException)
+
+
+def message(error: BaseException) -> str:
+    """One line for the user."""
+    if isinstance(error, TrackingError):
+        return str(error)
+    if disk_is_full(error):
+        return FULL_DISK
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return redact(
+        f"The MLflow store {mlflow.get_tracking_uri()} cannot be used ({reason[:200]}); "
+        "check MLFLOW_TRACKING_URI, or start the server"
+    )
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///")).absolute()

@@ -1,0 +1,94 @@
+"""Journals whose process has ended: what they hold is delivered, no run stays RUNNING."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import RunTag
+from mlflow.tracking import MlflowClient
+
+from fer_experiments.errors import FerError
+from fer_experiments.tracking import journal as journals
+from fer_experiments.tracking import store
+from fer_experiments.tracking.delivery import MlflowDelivery
+from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.opening import NOTE_TAG, RESUMABLE, early_end_tags, put_away
+
+_CUT_SHORT = "its process ended without a word: killed, out of memory, or the machine went down"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synced:
+    """What became of one journal."""
+
+    name: str
+    folder: Path
+    run_id: str | None
+    events: int  # delivered now
+    left: int
+    problem: str | None = None
+
+
+def end_orphans() -> None:
+    """Ends runs of processes that were killed, and delivers what this store does not have yet.
+
+    What cannot be delivered now is left for later.
+    """
+    for journal in journals.unfinished():
+        if journal.start and journal.start["store"] != store.address():
+            journal.close()
+            continue
+        with suppress(FerError):
+            _settle(journal)
+        put_away(journal)
+
+
+def deliver_all() -> list[Synced]:
+    """Delivers every journal that no living process writes, the oldest first.
+
+    Journals of another store are left alone and named; those of `--offline` go to this one.
+    """
+    found = []
+    for journal in journals.unfinished():
+        if not journal.pending and journal.ended is not None:
+            put_away(journal)
+            continue
+        before = journal.delivered
+        problem = None
+        if journal.start and journal.start["store"] not in (None, store.address()):
+            problem = f"belongs to MLFLOW_TRACKING_URI={journal.start['store']}"
+        else:
+            try:
+                _settle(journal)
+            except FerError as error:
+                problem = str(error)
+        if journal.start:
+            found.append(
+                Synced(
+                    name=str(journal.start["name"]),
+                    folder=journal.folder,
+                    run_id=journal.run_id,
+                    events=journal.delivered - before,
+                    left=len(journal.pending),
+                    problem=problem,
+                )
+            )
+        put_away(journal)
+    return found
+
+
+def point_to(run_id: str, resumed: str) -> None:
+    """Says in the run that `mlflow run` made that the work is written to another one."""
+    note = f"Went on with run `{resumed}`; everything is written there."
+    MlflowClient().log_batch(run_id, tags=[RunTag("resumes", resumed), RunTag(NOTE_TAG, note)])
+
+
+def _settle(journal: Journal) -> None:
+    if journal.events and journal.ended is None:
+        can_go_on = journal.start["stage"] in RESUMABLE and not journal.start["parent"]
+        tags = early_end_tags(_CUT_SHORT, journal if can_go_on else None)
+        journal.append("tags", values=tags)
+        journal.append("end", status="FAILED")
+    MlflowDelivery(journal).deliver_now()
