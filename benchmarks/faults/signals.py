@@ -7,10 +7,12 @@ what the dead process left.
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +73,11 @@ def kill9(folder: Path, *, quick: bool, moments: int | None = None) -> Result:
         hit[stage] += 1
         twice += again
         what = f"killed {ended.seconds:.1f} s into {reference.job.name}, in {stage}"
-        problems = []
+        problems = _not_kept(place, stage, epochs(ended.out))
         if again:
             what += ", and once more"
             problems += _strike_again(place, reference, float(rng.uniform(3, reference.seconds)))
-        problems += _go_on(place, reference.job, ended)
+        problems += _go_on(place, reference.job)
         problems += check(place, reference.state)
         tally.add(what, problems)
         if not problems:
@@ -100,7 +102,8 @@ def sigterm(folder: Path, *, quick: bool, moments: int | None = None) -> Result:
         place, ended, stage = _strike(folder, reference, aim, signal.SIGTERM, rng, f"sigterm-{i}")
         hit[stage] += 1
         problems = _ended_well(place, reference.job, ended)
-        problems += _go_on(place, reference.job, ended)
+        problems += _not_kept(place, stage, epochs(ended.out))
+        problems += _go_on(place, reference.job)
         problems += check(place, reference.state)
         what = f"SIGTERM {ended.seconds:.1f} s into {reference.job.name}, in {stage}"
         tally.add(what, problems)
@@ -191,18 +194,27 @@ def _command(place: Place, job: Job) -> tuple[str, ...] | None:
     return job.arguments
 
 
-def _go_on(place: Place, job: Job, cut_short: Ended) -> list[str]:
+def _go_on(place: Place, job: Job) -> list[str]:
     """Types the command that goes on; what is wrong with how that went."""
     # A job that had finished all but its process: any command sees to what it left.
-    arguments = _command(place, job) or ("registry",)
-    ended = place.fer(*arguments)
-    if ended.code:
-        return [ended.last_words]
-    before, after = epochs(cut_short.out), epochs(ended.out)
-    # The epoch that was told last may have been cut short before it was kept.
-    if "--resume" in arguments and before and after and after[0] < before[-1]:
-        return [f"went on with epoch {after[0]} although {before[-1]} had ended"]
-    return []
+    ended = place.fer(*(_command(place, job) or ("registry",)))
+    return [ended.last_words] if ended.code else []
+
+
+def _not_kept(place: Place, stage: str, told: Sequence[int]) -> list[str]:
+    """Epochs that a job has told of, and that are not in the checkpoint that it left."""
+    if stage not in ("train", "fine-tune") or not told:
+        return []
+    kept = [0]
+    for path in place.data.glob("runs/*/checkpoint.npz"):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                history = json.loads(str(arrays["about"]))["history"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            return [f"a checkpoint cannot be read: {error}"]
+        kept.append(int(history[-1]["epoch"]))
+    lost = [epoch for epoch in told if epoch > max(kept)]
+    return [f"epochs {lost} had ended, and would be trained again"] if lost else []
 
 
 def _ended_well(place: Place, job: Job, ended: Ended) -> list[str]:
