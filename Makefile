@@ -61,7 +61,7 @@ compare: $(VENV)/.installed  ## all evaluated models on the same data
 register: $(VENV)/.installed  ## the best one becomes a version, and champion if it earns it
 	$(BIN)/fer register $(call option,DATASET,dataset) $(ARGS)
 
-bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 80 minutes on 2 cores
+bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 100 minutes on 2 cores
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(VENV)/.installed-dev  ## the same in small, about 5 minutes

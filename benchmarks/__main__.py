@@ -22,6 +22,7 @@ HEAD_EPOCHS, FINETUNE_EPOCHS = 10, 5
 STEPS = (
     "start_up",
     *(f"training_{backbone}" for backbone in reversed(BACKBONES)),
+    *(f"options_{backbone}" for backbone in BACKBONES),
     *(f"rates_{backbone}" for backbone in BACKBONES),
     "memory",
     "growth",
@@ -80,39 +81,28 @@ class Bench:
 
     def training(self, backbone: str) -> None:
         """Head training, fine-tuning, the whole recipe: A B A B A."""
-        options = [*self.data_options, "--recipe", "baseline"]
-        options += ["--weights", str(self.weights) if self.weights else "none"]
+        options = self._training_options
         visits = [self._notebook(backbone)]
-
         whole = fer("main", "--backbones", backbone, *options, folder=self.folder)
         head, tuned = self._newest("train"), self._newest("finetune")
         visits.append(self._notebook(backbone))
         cached_process = fer("train", "--backbone", backbone, *options, folder=self.folder)
         cached = self._newest("train")
-        fer("train", "--backbone", backbone, "--views", "4", *options, folder=self.folder)
-        views = self._newest("train")
         visits.append(self._notebook(backbone))
-        lower = ["--precision", "mixed_bfloat16"]
-        fer("train", "--backbone", backbone, *lower, *options, folder=self.folder)
-        lower_total = _total(self._newest("train"))
         fer("cache", "--clear", folder=self.folder)
 
-        rate = {name: statistics.median(v[name] for v in visits) for name in visits[0]}
+        rate = _medians(visits)
         validation = self.val / rate["val"]
-        reference_head = HEAD_EPOCHS * (self.train / rate["head"] + validation)
+        reference_head = self._notebook_head(rate)
         reference_tune = FINETUNE_EPOCHS * (self.train / rate["finetune"] + validation)
-        how = (
-            f"the notebook trains {rate['head']:.0f} and fine-tunes {rate['finetune']:.0f} images/s"
-        )
         pass_seconds = head.data.metrics["time/features_seconds"]
         add = self._adder(backbone)
-        add("head", _total(head), reference_head, head, how)
         add(
-            "head_views4",
-            pass_seconds + _total(views),
+            "head",
+            _total(head),
             reference_head,
-            views,
-            "all four views' passes count, the clean one from the run before",
+            head,
+            f"the notebook trains {rate['head']:.0f}, fine-tunes {rate['finetune']:.0f} images/s",
         )
         add("head_cached", _total(cached), reference_head, cached, "checking the files counts")
         tune = _total(tuned)
@@ -131,9 +121,6 @@ class Bench:
             tuned,
             "`fer main` from start to exit: imports, figures, logging, comparison too",
         )
-        self.rows.facts[f"head_{backbone} with precision=mixed_bfloat16"] = (
-            f"{lower_total:.0f} s, ratio {reference_head / lower_total:.3g}; an option, no default"
-        )
         self.rows.facts[f"peak memory of main, {backbone}"] = (
             f"{whole.peak_megabytes:.0f} MB resident with mapped files, "
             f"{whole.anonymous_megabytes:.0f} MB anonymous"
@@ -144,6 +131,24 @@ class Bench:
         )
         self.rows.facts[f"peak memory of the notebook's way, {backbone}"] = (
             f"{max(v['peak'] for v in visits):.0f} MB"
+        )
+
+    def options(self, backbone: str) -> None:
+        """Head training with four views, and in lower precision: A B B A."""
+        train = ["train", "--backbone", backbone, *self._training_options]
+        visits = [self._notebook(backbone)]
+        fer(*train, "--views", "4", folder=self.folder)
+        views = self._newest("train")
+        fer(*train, "--precision", "mixed_bfloat16", folder=self.folder)
+        lower = _total(self._newest("train"))
+        visits.append(self._notebook(backbone))
+        fer("cache", "--clear", folder=self.folder)
+
+        reference = self._notebook_head(_medians(visits))
+        note = "the passes of all four views count"
+        self._adder(backbone)("head_views4", _total(views), reference, views, note)
+        self.rows.facts[f"head_{backbone} with precision=mixed_bfloat16"] = (
+            f"{lower:.0f} s, ratio {reference / lower:.3g}; an option, no default"
         )
 
     def rates(self, backbone: str) -> None:
@@ -302,7 +307,17 @@ class Bench:
 
         return add
 
+    @property
+    def _training_options(self) -> list[str]:
+        weights = str(self.weights) if self.weights else "none"
+        return [*self.data_options, "--recipe", "baseline", "--weights", weights]
+
+    def _notebook_head(self, rate: dict[str, float]) -> float:
+        """Seconds that the notebook's way takes for head training at these images/s."""
+        return HEAD_EPOCHS * (self.train / rate["head"] + self.val / rate["val"])
+
     def _notebook(self, backbone: str) -> dict[str, float]:
+        material.read_once(self.pictures)
         steps, warm_up = (12, 2) if self.quick else (64, 4)
         rates, done = ask(
             "notebook",
@@ -325,6 +340,10 @@ class Bench:
             max_results=1,
             order_by=["attributes.start_time DESC"],
         )[0]
+
+
+def _medians(visits: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(v[name] for v in visits) for name in visits[0]}
 
 
 def _total(trained: Any) -> float:

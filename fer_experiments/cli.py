@@ -402,12 +402,17 @@ def predict(images: tuple[str, ...], model: str | None, as_json: bool, as_csv: b
 
 @cli.command()
 @click.option("--clear", is_flag=True, help="Remove them all.")
-def cache(clear: bool) -> None:
+@click.option(
+    "--unfinished", is_flag=True, help="With --clear: also runs that --resume could go on with."
+)
+def cache(clear: bool, unfinished: bool) -> None:
     """List the features that are kept, or remove them; see --cache of train."""
+    if unfinished and not clear:
+        raise UsageError("Expected unfinished together with clear. Received: unfinished alone")
     from fer_experiments.stages import cache as stage
 
     if clear:
-        stage.clear()
+        stage.clear(unfinished=unfinished)
     else:
         stage.show()
 

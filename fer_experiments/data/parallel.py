@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
@@ -66,7 +67,16 @@ class _Helper:
     @classmethod
     def begin(cls, start: Callable[[], Callable[[Any], Any]]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and ends us
+        threading.Thread(target=cls._end_with_parent, daemon=True).start()
         cls.work = staticmethod(start())
+
+    @staticmethod
+    def _end_with_parent() -> None:
+        """A parent that is killed cannot end us, and the queue would never end either."""
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
 
     @classmethod
     def do(cls, task: Any) -> Any:

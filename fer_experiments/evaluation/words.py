@@ -6,6 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+CONSTANT = (
+    "every image is given the same class, so the network has learnt nothing of the images. Likely "
+    "causes: a learning rate that is too large, input_scaling that does not fit the weights, "
+    "features far from 0 without head_batchnorm, or weights=none on few images"
+)
+
 
 def top_confusions(confusion: np.ndarray, class_names: Sequence[str], limit: int = 5) -> list[str]:
     """The most frequent mistakes, such as "fear taken for sad: 112 of 496 (23 %)".

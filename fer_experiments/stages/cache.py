@@ -7,6 +7,7 @@ from datetime import datetime
 from fer_experiments import console
 from fer_experiments.data.storage import data_home
 from fer_experiments.models import feature_files
+from fer_experiments.tracking import journal as journals
 
 
 def show() -> None:
@@ -24,8 +25,18 @@ def show() -> None:
         console.table([*columns, "MB", "made"], rows)
     total = sum(entry.size for entry in entries) / 1e6
     console.say(f"{len(entries)} features, {total:.1f} MB in {data_home() / 'features'}")
+    left = journals.stopped()
+    if left:
+        size = sum(size for _, size in left) / 1e6
+        console.say(
+            f"{len(left)} runs that did not finish, {size:.1f} MB in {journals.home()}: resume "
+            "them, or remove them with fer cache --clear --unfinished"
+        )
 
 
-def clear() -> None:
-    """Removes them all."""
+def clear(*, unfinished: bool = False) -> None:
+    """Removes them all; with `unfinished` also the runs that could still be resumed."""
+    if unfinished:
+        freed = journals.forget_stopped() / 1e6
+        console.say(f"freed {freed:.1f} MB in {journals.home()}")
     console.say(f"freed {feature_files.clear() / 1e6:.1f} MB in {data_home() / 'features'}")

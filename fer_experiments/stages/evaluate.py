@@ -17,7 +17,7 @@ from fer_experiments.errors import DataError, RunError
 from fer_experiments.evaluation import figures, galleries
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.predictions import Views, test_time_views
-from fer_experiments.evaluation.words import top_confusions
+from fer_experiments.evaluation.words import CONSTANT, top_confusions
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.evaluations import FORMAT, FORMAT_TAG
@@ -358,7 +358,9 @@ def _describe(
         rows += ["", "The model's epoch was picked on val: val is a little flattering."]
     for split, judged in found.items():
         r = judged.report
-        if r.predicted_classes < len(r.class_names):
+        if r.predicted_classes == 1:
+            rows += ["", f"**{split}**: {CONSTANT}."]
+        elif r.predicted_classes < len(r.class_names):
             rows.append(
                 f"{split}: only {r.predicted_classes} of {len(r.class_names)} classes are ever "
                 "predicted."

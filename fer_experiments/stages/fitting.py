@@ -12,6 +12,7 @@ from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.errors import DataError
 from fer_experiments.evaluation import figures
+from fer_experiments.evaluation.words import CONSTANT
 from fer_experiments.stages import common, inputs
 from fer_experiments.tracking.writer import MODEL_URI, Writer
 
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     import keras
 
     from fer_experiments.training.loop import EpochRecord, TrainingResult
-
-
-CONSTANT = (
-    "Every val image is given the same class: the network has learnt nothing of the images. Likely "
-    "causes: input scaling that does not fit the weights (input_scaling), weights that were not "
-    "pre-trained (weights=none) on too few images, or a learning rate that is too large"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +139,7 @@ def summary(config: Config, result: common.StageResult, stage: str) -> list[str]
     scores = result.scores
     chosen = "epoch picked on val" if config.train.keep_epoch == "best" else "last epoch"
     return [
-        *([f"{CONSTANT}"] if scores["val/predicted_classes"] == 1 else []),
+        *([f"val: {CONSTANT}"] if scores["val/predicted_classes"] == 1 else []),
         f"{common.run_name(config, stage)}: val accuracy {scores['val/accuracy']:.1%}, "
         f"macro-F1 {scores['val/macro_f1']:.3f} ({chosen})",
     ]
@@ -168,7 +162,7 @@ def _note(config: Config, prepared: PreparedDataset, phase: Phase, result: Train
         f"Model: `{MODEL_URI}`",
     ]
     if result.kept["val/predicted_classes"] == 1:
-        rows += ["", f"**{CONSTANT}**"]
+        rows += ["", f"**val**: {CONSTANT}."]
     return "\n".join(rows)
 
 

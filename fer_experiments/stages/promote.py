@@ -50,6 +50,7 @@ def rollback(*, model_name: str | None = None, experiment: str | None = None) ->
         RunError: no such registered model, or it had no other champion before.
     """
     name = _name(model_name)
+    registry.versions(name)  # says so if there is no such registered model
     with (
         registry.one_at_a_time(name),
         open_run("rollback", f"rollback {name}", experiment=experiment) as writer,

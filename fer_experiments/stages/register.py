@@ -207,7 +207,6 @@ def _settle(
         version = registry.add_version(
             name,
             best.tags["model_uri"],
-            description=_model_card(best),
             tags={
                 **{key: best.tags[key] for key in ("backbone", "recipe", "source_run_id")},
                 "dataset_fingerprint": best.fingerprint,
@@ -218,6 +217,7 @@ def _settle(
                 },
             },
         )
+    registry.describe(version, _model_card(best))
     registry.set_alias(
         version,
         alias,

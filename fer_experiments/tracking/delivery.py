@@ -12,7 +12,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.models import Model, ModelSignature
-from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
 from fer_experiments.errors import TrackingError
 from fer_experiments.tracking import store
 from fer_experiments.tracking.journal import Event, Journal
+from fer_experiments.tracking.opening import NOTE_TAG, REASON_TAG
 from fer_experiments.tracking.writer import MODEL_URI
 
 MODEL_URI_TAG = "model_uri"
@@ -43,7 +43,7 @@ class MlflowDelivery:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._client = MlflowClient()
+        self._client = store.client()
         self._new = threading.Event()
         self._stopped = threading.Event()
         self._error: Exception | None = None
@@ -175,8 +175,11 @@ class MlflowDelivery:
     def _resume(self, event: Event) -> None:
         """The run is under way again."""
         self._client.update_run(self._run_id, status="RUNNING")
+        self._forget([REASON_TAG, NOTE_TAG])
+
+    def _forget(self, tags: Sequence[str]) -> None:
         held = self._client.get_run(self._run_id).data.tags
-        for tag in event["forget"]:
+        for tag in tags:
             if tag in held:
                 self._client.delete_tag(self._run_id, tag)
 
@@ -308,6 +311,8 @@ class MlflowDelivery:
                 self._client.delete_logged_model(half.model_id)
 
     def _end(self, event: Event) -> None:
+        if event["status"] == "FINISHED":
+            self._forget([REASON_TAG])
         self._client.set_terminated(self._run_id, event["status"], event["time"])
 
     @property

@@ -57,27 +57,29 @@ class Journal:
             DiskFullError, DataError: it cannot be written.
         """
         folder = home() / uuid.uuid4().hex
-        with disk_errors(folder, 0):
-            folder.mkdir(parents=True)
-            lock = FileLock(folder / "lock")
-            lock.acquire()
-        try:
-            journal = cls(folder, lock)
-            journal.append("start", **start)
-        except BaseException:
-            lock.release()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        lock = FileLock(folder / "lock")
+        with _making_or_opening():
+            try:
+                with disk_errors(folder, 0):
+                    folder.mkdir()
+                    lock.acquire()
+                journal = cls(folder, lock)
+                journal.append("start", **start)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.release()
+                raise
         return journal
 
     @classmethod
     def open(cls, folder: Path) -> Journal | None:
         """The journal of a process that has ended; None while one still writes there."""
         lock = FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except (Timeout, OSError):
-            return None
+        with _making_or_opening():
+            try:
+                lock.acquire(timeout=0)
+            except (Timeout, OSError):
+                return None
         return cls(folder, lock)
 
     @property
@@ -133,10 +135,11 @@ class Journal:
             try:
                 file.write(line)
                 file.flush()
-            except OSError:
-                os.truncate(path, before)
+                self.events.append(event)
+            except BaseException:  # a full disk, or a signal in between
+                if not (self.events and self.events[-1] is event):
+                    os.truncate(path, before)
                 raise
-            self.events.append(event)
 
     def new_points(self, values: Mapping[str, float], step: int) -> dict[str, float]:
         """Those of the metrics that the journal does not hold at this step."""
@@ -198,11 +201,46 @@ def home() -> Path:
     return data_home() / "runs"
 
 
+@contextmanager
+def _making_or_opening() -> Iterator[None]:
+    """One at a time: a folder whose maker does not hold its lock yet looks left behind."""
+    with disk_errors(home(), 0):
+        home().mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home() / ".lock")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def unfinished() -> Iterator[Journal]:
     """Journals that no living process writes; the caller closes or removes each."""
     for folder in sorted(home().glob("[!.]*"), key=_age):
         if folder.is_dir() and (journal := Journal.open(folder)) is not None:
             yield journal
+
+
+def stopped() -> list[tuple[str, int]]:
+    """Name and bytes of each run that did not finish and that nobody is working on."""
+    found = []
+    for journal in unfinished():
+        size = sum(file.stat().st_size for file in journal.folder.rglob("*") if file.is_file())
+        found.append((str(journal.start.get("name", "–")), size))
+        journal.close()
+    return found
+
+
+def forget_stopped() -> int:
+    """Removes those of which MLflow has everything; returns the bytes that were freed."""
+    freed = 0
+    for journal in unfinished():
+        if journal.pending:  # sync delivers them
+            journal.close()
+            continue
+        freed += sum(file.stat().st_size for file in journal.folder.rglob("*") if file.is_file())
+        journal.remove()
+    return freed
 
 
 def find(run_id: str) -> Journal:

@@ -5,6 +5,7 @@ Needs no MLflow by itself: a run that is `offline` stays in its journal.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -80,7 +81,7 @@ def open_run(
         _sync().end_orphans()
     if resume is not None:
         journal = resume
-        journal.append("resume", forget=[REASON_TAG, NOTE_TAG])
+        journal.append("resume")
     else:
         journal = Journal.create(
             stage=stage,
@@ -92,17 +93,19 @@ def open_run(
             parent=parent and [parent.run_id, parent.journal.known("experiment_id")],
             adopt=made_by_mlflow,
             store=None if offline else _address(),
-            request=request,
+            request=json.loads(redact(json.dumps(request))),
         )
     delivery: _Delivery = Later() if offline else _to_mlflow(journal)
     try:
         delivery.deliver_now()
     except BaseException:
-        if journal.run_id is None:
-            journal.remove()
-        else:
+        if journal.run_id is not None:
             journal.append("end", status="FAILED")
             journal.close()
+        elif journal.known("tried"):
+            journal.close()  # the run may have been made all the same: the next command looks
+        else:
+            journal.remove()
         raise
     writer = Writer(journal, delivery, nested=parent is not None)
     if resume is not None and made_by_mlflow is not None:
@@ -115,7 +118,11 @@ def open_run(
         writer.event("end", status="FINISHED")
         _deliver_rest(writer, delivery, offline=offline)
     except BaseException as error:
-        if journal.ended is None:
+        if journal.ended == "FINISHED":
+            # The work is done, but MLflow refuses what is left of it: fer sync tries again.
+            with suppress(Exception):
+                delivery.say_directly("FAILED", {REASON_TAG: redact(str(error))[:5000]})
+        else:
             _end_early(writer, delivery, error)
         if disk_is_full(error) and not isinstance(error, FerError):
             raise TrackingError(FULL_DISK) from None
@@ -160,6 +167,8 @@ def put_away(journal: Journal) -> None:
         and journal.start.get("stage") in RESUMABLE
         and last.get("resumable", True)
     )
+    if status == "FINISHED":
+        journal.checkpoint.unlink(missing_ok=True)
     if journal.pending or can_go_on:
         journal.close()
     else:

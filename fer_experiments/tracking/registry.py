@@ -14,11 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import MetricThreshold
 from mlflow.models.evaluation import EvaluationResult
 from mlflow.models.evaluation.validation import ModelValidationFailedException
-from mlflow.tracking import MlflowClient
 
 from fer_experiments.config import Thresholds
 from fer_experiments.errors import RunError
 from fer_experiments.evaluation.statistics import Difference
+from fer_experiments.tracking import store
 from fer_experiments.tracking.locks import alone
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -49,14 +49,14 @@ def one_at_a_time(name: str) -> Iterator[None]:
 
 def registered_models() -> list[str]:
     """Names of this suite's registered models, the one changed last first."""
-    models = MlflowClient().search_registered_models(filter_string="name LIKE 'emotion-%'")
+    models = store.client().search_registered_models(filter_string="name LIKE 'emotion-%'")
     models = sorted(models, key=lambda m: m.last_updated_timestamp or 0, reverse=True)
     return [model.name for model in models]
 
 
 def versions(name: str) -> list[Version]:
     """All versions, newest first, with their aliases."""
-    client = MlflowClient()
+    client = store.client()
     try:
         aliases = client.get_registered_model(name).aliases
     except MlflowException:
@@ -89,7 +89,7 @@ def version(name: str, number: int) -> Version:
 
 def history(name: str) -> list[int]:
     """Numbers of the versions that were champion, oldest first; the last one is."""
-    text = MlflowClient().get_registered_model(name).tags.get(HISTORY_TAG, "")
+    text = store.client().get_registered_model(name).tags.get(HISTORY_TAG, "")
     return [int(number) for number in text.split(",") if number]
 
 
@@ -101,7 +101,7 @@ def registered_name(dataset_name: str) -> str:
 def alias_holder(name: str, alias: str) -> Version | None:
     """The version that has the alias, if the registered model and the alias exist."""
     try:
-        return _version(MlflowClient().get_model_version_by_alias(name, alias))
+        return _version(store.client().get_model_version_by_alias(name, alias))
     except MlflowException:
         return None
 
@@ -117,7 +117,7 @@ def newest_champion() -> Version | None:
 
 def version_of(name: str, model_uri: str) -> Version | None:
     """The version that holds this logged model, if it is registered already."""
-    versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    versions = store.client().search_model_versions(f"name = '{name}'")
     return next((_version(v) for v in versions if v.source == model_uri), None)
 
 
@@ -210,18 +210,22 @@ def _passes(
     return True
 
 
-def add_version(name: str, model_uri: str, *, description: str, tags: Mapping[str, str]) -> Version:
+def add_version(name: str, model_uri: str, *, tags: Mapping[str, str]) -> Version:
     """Registers the logged model as a new version."""
-    client = MlflowClient()
+    client = store.client()
     with redirect_stderr(io.StringIO()):  # MLflow says there what we say in our own words
         made = mlflow.register_model(model_uri, name, tags=dict(tags))
-    client.update_model_version(name, made.version, description=description)
     return _version(client.get_model_version(name, made.version))
+
+
+def describe(version: Version, description: str) -> None:
+    """Gives a version its description, Markdown."""
+    store.client().update_model_version(version.name, str(version.number), description=description)
 
 
 def set_alias(version: Version, alias: str, *, tags: Mapping[str, str]) -> None:
     """Gives the version the alias, taking it from any other, and tags why."""
-    client = MlflowClient()
+    client = store.client()
     before = alias_holder(version.name, CHAMPION)
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.number), key, value[:5000])
@@ -260,7 +264,7 @@ def step_back(name: str, *, tags: Mapping[str, str]) -> tuple[Version, Version]:
 def _remember(name: str, numbers: Sequence[int]) -> None:
     kept = [n for i, n in enumerate(numbers) if i == 0 or n != numbers[i - 1]]
     text = ",".join(map(str, kept[-_LONGEST_HISTORY:]))
-    MlflowClient().set_registered_model_tag(name, HISTORY_TAG, text)
+    store.client().set_registered_model_tag(name, HISTORY_TAG, text)
 
 
 def _version(found: ModelVersion, *, aliases: tuple[str, ...] = ()) -> Version:

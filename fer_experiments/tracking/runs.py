@@ -12,7 +12,6 @@ import mlflow
 import numpy as np
 from mlflow.entities import Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from fer_experiments.config import Config
@@ -25,7 +24,7 @@ from fer_experiments.tracking.opening import SUITE_TAG, early_end_tags
 def explain(run_id: str, reason: str) -> None:
     """Writes why a command ended early to the run that `mlflow run` made for it."""
     tags = early_end_tags(redact(reason), None)
-    MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    store.client().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
@@ -36,7 +35,7 @@ def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
     """
     wanted = " or ".join(stages)
     try:
-        run = MlflowClient().get_run(run_id)
+        run = store.client().get_run(run_id)
     except MlflowException as error:
         if store.is_away(error):
             raise TrackingError(store.message(error)) from None
@@ -65,10 +64,10 @@ def search(
     """Finished runs of a stage with these tags, newest first, in the whole store."""
     conditions = [f"tags.stage = '{stage}'", "attributes.status = 'FINISHED'"]
     conditions += [f"tags.{k} = '{_escaped(v)}'" for k, v in (tags or {}).items()]
-    client = MlflowClient()
     try:
-        with store.first_time_lock():
-            existing = client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1000)
+        existing = store.client().search_experiments(
+            view_type=ViewType.ACTIVE_ONLY, max_results=1000
+        )
         experiments = [
             e.experiment_id for e in existing if experiment is None or e.name == experiment
         ]
@@ -87,7 +86,7 @@ def search(
 
 def stages_of(run_id: str) -> list[Run]:
     """The runs of the stages of a `main` run, oldest first."""
-    client = MlflowClient()
+    client = store.client()
     return list(
         client.search_runs(
             [client.get_run(run_id).info.experiment_id],
@@ -106,7 +105,7 @@ def config_of(run: Run) -> Config:
 
 def histories(run_id: str) -> list[dict[str, float]]:
     """Each epoch's scores of a train or fine-tune run, and of the runs that it started from."""
-    client = MlflowClient()
+    client = store.client()
     epochs: dict[int, dict[str, float]] = {}
     source: str | None = run_id
     while source is not None:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.data.storage import disk_is_full
-from fer_experiments.errors import TrackingError
+from fer_experiments.errors import FerError, TrackingError
 from fer_experiments.secrets import redact
 from fer_experiments.tracking.locks import alone
 from fer_experiments.tracking.opening import FULL_DISK
@@ -37,6 +37,12 @@ def address() -> str:
     return redact(uri)
 
 
+def client() -> MlflowClient:
+    """MLflow's client; whoever asks first makes the database, and does so alone."""
+    with first_time_lock():
+        return MlflowClient()
+
+
 def ui() -> str:
     """Where MLflow's pages are."""
     uri = mlflow.get_tracking_uri()
@@ -46,8 +52,7 @@ def ui() -> str:
 
 def describe() -> str:
     """Where runs go, and how many experiments are there."""
-    with first_time_lock():
-        experiments = MlflowClient().search_experiments(max_results=1000)
+    experiments = client().search_experiments(max_results=1000)
     return f"{redact(mlflow.get_tracking_uri())}, {len(experiments)} experiments"
 
 
@@ -57,18 +62,18 @@ def experiment_id(name: str) -> str:
     Raises:
         TrackingError: it was deleted.
     """
-    client = MlflowClient()
+    store = client()
     with first_time_lock():
-        found = client.get_experiment_by_name(name)
+        found = store.get_experiment_by_name(name)
         if found is None:
             try:
-                made = client.create_experiment(name)
+                made = store.create_experiment(name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             else:
-                client.set_experiment_tag(made, "mlflow.note.content", _EXPERIMENT_NOTE)
-            found = client.get_experiment_by_name(name)
+                store.set_experiment_tag(made, "mlflow.note.content", _EXPERIMENT_NOTE)
+            found = store.get_experiment_by_name(name)
     assert found is not None
     if found.lifecycle_stage == LifecycleStage.DELETED:
         raise TrackingError(
@@ -80,14 +85,14 @@ def experiment_id(name: str) -> str:
 
 @contextmanager
 def first_time_lock() -> Iterator[None]:
-    """Lets one process at a time create a local database: two that race crash in its set-up."""
+    """Lets one process at a time create a database: two that race crash in its set-up."""
     uri = mlflow.get_tracking_uri()
-    if not uri.startswith("sqlite:///"):
+    if uri.startswith("http"):
         yield
         return
-    database = _database(uri)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with alone(str(database)):
+    if uri.startswith("sqlite:///"):
+        _database(uri).parent.mkdir(parents=True, exist_ok=True)
+    with alone(address()):
         yield
 
 
@@ -106,7 +111,7 @@ def is_away(error: BaseException) -> bool:
 
 def message(error: BaseException) -> str:
     """One line for the user."""
-    if isinstance(error, TrackingError):
+    if isinstance(error, FerError):
         return str(error)
     if disk_is_full(error):
         return FULL_DISK

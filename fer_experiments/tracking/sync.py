@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import RunTag
-from mlflow.tracking import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from fer_experiments.errors import FerError
+from fer_experiments.errors import FerError, TrackingError
 from fer_experiments.tracking import journal as journals
 from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MlflowDelivery
@@ -82,13 +82,21 @@ def deliver_all() -> list[Synced]:
 def point_to(run_id: str, resumed: str) -> None:
     """Says in the run that `mlflow run` made that the work is written to another one."""
     note = f"Went on with run `{resumed}`; everything is written there."
-    MlflowClient().log_batch(run_id, tags=[RunTag("resumes", resumed), RunTag(NOTE_TAG, note)])
+    store.client().log_batch(run_id, tags=[RunTag("resumes", resumed), RunTag(NOTE_TAG, note)])
 
 
 def _settle(journal: Journal) -> None:
     if journal.events and journal.ended is None:
-        can_go_on = journal.start["stage"] in RESUMABLE and not journal.start["parent"]
-        tags = early_end_tags(_CUT_SHORT, journal if can_go_on else None)
-        journal.append("tags", values=tags)
+        if _is_running(journal.run_id):  # else it could still say why, but not write it down here
+            can_go_on = journal.start["stage"] in RESUMABLE and not journal.start["parent"]
+            tags = early_end_tags(_CUT_SHORT, journal if can_go_on else None)
+            journal.append("tags", values=tags)
         journal.append("end", status="FAILED")
     MlflowDelivery(journal).deliver_now()
+
+
+def _is_running(run_id: str | None) -> bool:
+    try:
+        return run_id is None or store.client().get_run(run_id).info.status == "RUNNING"
+    except MlflowException as error:
+        raise TrackingError(store.message(error)) from None

@@ -67,7 +67,7 @@ def restore(path: Path, model: keras.Model) -> Progress:
     if not path.exists():
         return Progress()
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             state = _numbered(arrays, "state")
             best = _numbered(arrays, "best")

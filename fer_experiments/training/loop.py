@@ -103,7 +103,7 @@ def fit(
         )
     return TrainingResult(
         history=tuple(recorder.history),
-        kept_epoch=recorder.restore(),
+        kept_epoch=recorder.restore(model),
         seconds=sum(record["seconds"] for record in recorder.history),
     )
 
@@ -174,10 +174,10 @@ class _Recorder(keras.callbacks.Callback):
             checkpoints.save(self._checkpoint, self.model, progress)
         self._log(record)
 
-    def restore(self) -> int:
+    def restore(self, model: keras.Model) -> int:
         """Gives the classifier the kept epoch's weights; returns that epoch's number."""
         if self._best is None:
             return int(self.history[-1]["epoch"])
         epoch, weights = self._best
-        self.model.set_weights(weights)
+        model.set_weights(weights)
         return epoch

@@ -153,3 +153,35 @@ def test_a_run_that_mlflow_opened_ends_failed_with_the_reason(
     newest = client.search_runs([experiment.experiment_id])[0]
     assert newest.info.status == "FAILED"
     assert "Received: backbone=vgg17" in newest.data.tags["failure_reason"]
+
+
+def test_a_run_that_was_cut_short_goes_on_through_mlflow_run(
+    server: str, client: MlflowClient
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fer_experiments", "train", "--backbone", "tiny", *QUICK[:4],
+         "--epochs", "30"],
+        stdout=subprocess.PIPE, text=True, env=process_environment(MLFLOW_TRACKING_URI=server),
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch  3/30"):
+            break
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    run_id = out.split("fer train --resume ")[1].split()[0]
+
+    done = mlflow_run(server, "train", resume=run_id)
+    assert done.returncode == 0, done.stderr
+    resumed = client.get_run(run_id)
+    assert resumed.info.status == "FINISHED"
+    steps = [point.step for point in client.get_metric_history(run_id, "train/loss")]
+    assert sorted(steps) == list(range(1, 31))
+    experiment = client.get_experiment_by_name("through mlflow run")
+    pointer = client.search_runs([experiment.experiment_id], max_results=1)[0]
+    assert pointer.info.status == "FINISHED"
+    assert pointer.data.tags["resumes"] == run_id
+    assert run_id in pointer.data.tags["mlflow.note.content"]
+    assert set(pointer.data.params) == {"resume"}  # which MLflow logs of itself
+    assert pointer.data.metrics == {}

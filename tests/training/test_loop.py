@@ -99,7 +99,10 @@ def test_every_epoch_is_logged_with_all_its_figures() -> None:
     assert tuple(logged) == result.history
     scores = {f"{s}/{m}" for s in ("train", "val") for m in ("loss", "accuracy", "macro_f1")}
     for record in logged:
-        assert set(record) == scores | {"epoch", "learning_rate", "seconds"}
+        assert set(record) == scores | {
+            "epoch", "learning_rate", "seconds", "val/predicted_classes"
+        }  # fmt: skip
+        assert 1 <= record["val/predicted_classes"] <= 7
         assert record["learning_rate"] == pytest.approx(1e-3)
 
 

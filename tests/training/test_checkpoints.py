@@ -1,0 +1,104 @@
+"""Training that is cut short and goes on comes to what it would have come to."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from fer_experiments.config import AugmentationConfig
+from fer_experiments.data.synthetic import draw_faces
+from fer_experiments.errors import TrainingError
+from fer_experiments.models import classifier
+from fer_experiments.models.augmentation import with_augmentation
+from fer_experiments.recipes import resolve
+from fer_experiments.training.batches import Batches
+from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
+
+IMAGES, LABELS, _ = draw_faces(count=70, seed=0)
+EPOCHS = 4
+
+
+class CutShortError(Exception):
+    pass
+
+
+def train(
+    checkpoint: Path | None,
+    *,
+    stop_after: int | None = None,
+    optimizer: str = "adam",
+    head_units: int = 64,
+) -> tuple[keras.Model, TrainingResult, list[EpochRecord]]:
+    """With all that is random: order, augmentation, dropout; and batch normalisation."""
+    config = resolve("demo", {"backbone": "tiny", "head_units": head_units, "dropout": 0.5})
+    model = classifier.build(config.model, image_size=48, classes=7, seed=0)
+    classifier.unfreeze(model, 4, train_batchnorm=True)
+    logged: list[EpochRecord] = []
+
+    def log(record: EpochRecord) -> None:
+        logged.append(record)
+        if record["epoch"] == stop_after:
+            raise CutShortError
+
+    batches = [
+        Batches([[IMAGES[..., None]]], LABELS, classes=7, batch_size=16, seed=seed)
+        for seed in (0, None)
+    ]
+    result = fit(
+        with_augmentation(model, AugmentationConfig(), seed=0),
+        *batches,
+        optimizer=optimizer,
+        learning_rate=1e-2,
+        epochs=EPOCHS,
+        first_epoch=1,
+        keep_epoch="best",
+        log=log,
+        checkpoint=checkpoint,
+    )
+    return model, result, logged
+
+
+def without_times(history: object) -> list[dict[str, float]]:
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in history]  # type: ignore
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_going_on_after_any_epoch_gives_the_same_weights(optimizer: str, tmp_path: Path) -> None:
+    whole, result, logged = train(None, optimizer=optimizer)
+    for stop_after in (1, EPOCHS - 1, EPOCHS):
+        file = tmp_path / f"{stop_after}.npz"
+        with pytest.raises(CutShortError):
+            train(file, stop_after=stop_after, optimizer=optimizer)
+        model, later, logged_later = train(file, optimizer=optimizer)
+        for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert later.kept_epoch == result.kept_epoch
+        assert [r["epoch"] for r in logged_later] == [1, 2, 3, 4]
+        for a, b in zip(without_times(logged_later), without_times(logged), strict=True):
+            assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.npz"
+    with pytest.raises(CutShortError):
+        train(file, stop_after=1)
+    with pytest.raises(TrainingError, match="of another; delete it"):
+        train(file, head_units=65)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no zip at all", None])
+def test_a_damaged_checkpoint_is_named(damage: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.npz"
+    with pytest.raises(CutShortError):
+        train(file, stop_after=1)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    with pytest.raises(TrainingError, match=r"checkpoint\.npz cannot be read as a checkpoint"):
+        train(file)
+
+
+def test_only_the_file_itself_stays(tmp_path: Path) -> None:
+    with pytest.raises(CutShortError):
+        train(tmp_path / "checkpoint.npz", stop_after=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
