@@ -12,7 +12,7 @@ COMMON = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call opti
          $(call option,SEED,seed) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check security format train finetune evaluate compare register bench bench-quick ui clean
+.PHONY: help demo test test-fast check security format train finetune evaluate compare register bench bench-quick faults ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -71,6 +71,9 @@ bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 100 min
 
 bench-quick: $(VENV)/.installed-dev  ## the same in small, about 5 minutes
 	$(BIN)/python -m benchmarks --quick
+
+faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, about 60 minutes on 2 cores
+	$(BIN)/python -m benchmarks.faults
 
 ui: $(VENV)/.installed  ## MLflow's pages, for this machine only
 	@echo "runs:   http://$(HOST):$(PORT)/#/experiments/1/runs?workflowType=machine_learning"
