@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from fer_experiments.config import Config
-from fer_experiments.errors import RunError
+from fer_experiments.errors import RunError, TrackingError, first_line
+from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MODEL_URI_TAG
 
 if TYPE_CHECKING:
@@ -75,5 +77,27 @@ def describe(uri: str) -> LoggedModel:
 
 
 def load(logged: LoggedModel) -> keras.Model:
-    """The Keras model; Keras's safe mode is on, nothing is unpickled."""
-    return mlflow.pyfunc.load_model(logged.uri).get_raw_model()
+    """The Keras model, from its .keras file alone and in Keras's safe mode.
+
+    MLflow's own loading imports the module that the model names, and unpickles custom objects that
+    lie beside it: a model may come from a stranger.
+
+    Raises:
+        RunError: there is no such file, or it is no model of built-in layers.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = mlflow.artifacts.download_artifacts(
+                f"{logged.uri}/data/model.keras", dst_path=folder
+            )
+            return keras.saving.load_model(file, compile=False, safe_mode=True)
+        # Keras raises almost anything on a damaged file.
+        except Exception as error:
+            if store.is_away(error):
+                raise TrackingError(store.message(error)) from None
+            raise RunError(
+                f"Expected {logged.uri} to hold a Keras model of built-in layers. "
+                f"Received: {first_line(error)}"
+            ) from None
