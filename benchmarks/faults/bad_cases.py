@@ -574,9 +574,12 @@ def tables(*, large: bool) -> Iterator[Case]:
             exit_codes=(USAGE,),
             make=lambda folder, name=name, content=content: (folder / name).write_bytes(content),
         )
-    for make in (lambda f: os.mkfifo(f / "x.csv"), lambda f: (f / "x.csv").symlink_to("x.csv")):
+    for what, make in (
+        ("a pipe", lambda f: os.mkfifo(f / "x.csv")),
+        ("a link to itself", lambda f: (f / "x.csv").symlink_to("x.csv")),
+    ):
         yield Case(
-            name="prepare a CSV that is no file",
+            name=f"prepare a CSV that is {what}",
             arguments=(*PREPARE, "x.csv"),
             exit_codes=(USAGE,),
             make=make,
