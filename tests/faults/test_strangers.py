@@ -45,12 +45,9 @@ def predict(job: Job, fer: Fer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 Predict = Callable[[], Outcome]
-# To be removed when `tracking.models.load` loads the Keras file itself.
-through_pyfunc = pytest.mark.xfail(reason="mlflow.pyfunc unpickles and imports what the files name")
 EVIL = "import os\nos.mkdir('unpickled')\ndef _load_pyfunc(path): raise SystemExit\n"
 
 
-@through_pyfunc
 @pytest.mark.parametrize(
     "name", ["custom_objects.cloudpickle", "global_custom_objects.cloudpickle"]
 )
@@ -60,7 +57,6 @@ def test_a_pickle_beside_the_model_is_not_opened(name: str, model: Path, predict
     assert not Path("unpickled").exists()
 
 
-@through_pyfunc
 def test_a_module_that_comes_with_the_model_is_not_imported(model: Path, predict: Predict) -> None:
     files.write(model, {"code/evil_loader.py": EVIL.encode()})
     description = (model / "MLmodel").read_text()
@@ -73,7 +69,6 @@ def test_a_module_that_comes_with_the_model_is_not_imported(model: Path, predict
     assert not Path("unpickled").exists()
 
 
-@through_pyfunc
 def test_a_module_that_the_model_names_is_not_imported(
     model: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
