@@ -31,8 +31,9 @@ _PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
 _LONGEST_CLASS = 100
 # Files that a process decodes at a time.
 _CHUNK = 1024
-# From here on other processes help: starting them takes about as long as decoding so many.
-_MANY = 4 * _CHUNK
+# From here on other processes help. On 2 cores 4,000 images take 115 µs each in one process, and
+# 32,298 took 136 µs each with two that help: starting them costs seconds.
+_MANY = 32 * _CHUNK
 
 
 @dataclass(frozen=True)
