@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.faults.processes import Place
+from fer_experiments.console import load_keras, quieten
 
 TOLERANCE = 1e-4
 # Metrics, and columns and keys of artifacts, that say how long something took.
@@ -111,9 +112,9 @@ def read_run(
     place: Place, run_id: str, *, names: Callable[[str], str] = lambda text: text
 ) -> RunState:
     """Everything of one run."""
+    client = _client(place)
     import mlflow
 
-    client = _client(place)
     run = client.get_run(run_id)
     models = [
         model
@@ -139,6 +140,7 @@ def read_run(
                 dst_path=folder,
                 tracking_uri=place.tracking_uri,
             )
+            load_keras()
             network = mlflow.pyfunc.load_model(local_model).get_raw_model()
             weights = network.get_weights()
     return RunState(
@@ -159,7 +161,12 @@ def read_run(
         ),
         models=len(models),
         weights=weights,
-        model_scores={m.key: m.value for model in models for m in model.metrics or []},
+        model_scores={
+            m.key: m.value
+            for model in models
+            for m in model.metrics or []
+            if not m.key.startswith(("system/", "time/"))
+        },
     )
 
 
@@ -428,8 +435,6 @@ def _few(values: Any) -> str:
 
 
 def _client(place: Place) -> Any:
-    from fer_experiments.console import quieten
-
     quieten()
     from mlflow.tracking import MlflowClient
 

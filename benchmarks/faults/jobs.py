@@ -16,6 +16,7 @@ from benchmarks.faults.processes import Place, Running, working
 # fine-tuning: curves, the model, notes.
 STAGES = (
     "start-up", "prepare", "cache", "train", "fine-tune", "log", "evaluate", "compare", "register",
+    "between stages",
 )  # fmt: skip
 _LOOK_EVERY = 0.01  # seconds
 
@@ -102,15 +103,18 @@ def epochs(text: str) -> list[int]:
 
 def under_way(place: Place, text: str) -> str:
     """The stage that a job is in, from what it has printed and what stands in its store."""
-    *_, section = _SECTION.finditer(text) or [None]
-    if section is None:
+    sections = list(_SECTION.finditer(text))
+    if not sections:
         begun = any(run.status == "RUNNING" and run.stage for run in place.runs())
         return "prepare" if begun else "start-up"
+    section = sections[-1]
     since = text[section.end() :]
     if _SUMMARY.search(since):
         running = [run.stage for run in place.runs() if run.status == "RUNNING"]
         known = [stage for stage in running if stage in ("evaluate", "compare", "register")]
-        return known[0] if known else "log"
+        if known:
+            return known[0]
+        return "log" if section[1] in running or "main" not in running else "between stages"
     ended = _EPOCH.findall(since)
     if ended:
         number, last = ended[-1]

@@ -20,6 +20,7 @@ from benchmarks.faults.moments import SEED, Tally, generator
 from benchmarks.faults.processes import Ended, Place, Running, remove, working
 from benchmarks.faults.results import Result
 from benchmarks.faults.servers import MlflowServer, missing_postgresql, postgresql
+from fer_experiments.console import quieten
 
 _MOMENTS, _QUICK_MOMENTS = 10, 2
 _AWAY, _QUICK_AWAY = (5.0, 30.0), (5.0, 8.0)  # seconds
@@ -220,8 +221,6 @@ def _forget(place: Place, experiment: str) -> None:
 
 
 def _client(place: Place) -> Any:
-    from fer_experiments.console import quieten
-
     quieten()
     from mlflow.tracking import MlflowClient
 
