@@ -229,7 +229,7 @@ def _images() -> dict[str, tuple[bytes, bool]]:
         "one pixel": (files.saved(Image.new("L", (1, 1))), True),
         "a line": (files.saved(Image.new("L", (20_000, 1))), True),
         "half transparent": (files.picture("PNG", "RGBA"), True),
-        "LAB colours": (files.saved(Image.new("LAB", (48, 48)), "TIFF"), True),
+        "LAB colours": (files.saved(Image.new("LAB", (48, 48)), "TIFF"), False),
         "floating point": (files.saved(Image.new("F", (48, 48)), "TIFF"), True),
         "palette": (files.picture("PNG", "P"), True),
     }
@@ -410,7 +410,7 @@ def folders() -> Iterator[Case]:
         )
     yield Case(
         name="prepare own faces with the official split",
-        arguments=("prepare", "--dataset", "faces"),
+        arguments=("prepare", "--split", "official", "--dataset", "faces"),
         exit_codes=(FAILURE,),
         make=lambda folder: files.write(folder / "faces", good),
     )
@@ -500,7 +500,7 @@ def _with_link(good: Mapping[str, bytes]) -> bytes:
 
 def tables(*, large: bool) -> Iterator[Case]:
     """`prepare` of CSVs."""
-    good = files.rows()
+    good = files.rows(84)
     one = good[0][1]
 
     def with_row(*row: str) -> bytes:
@@ -574,9 +574,12 @@ def tables(*, large: bool) -> Iterator[Case]:
             exit_codes=(USAGE,),
             make=lambda folder, name=name, content=content: (folder / name).write_bytes(content),
         )
-    for make in (lambda f: os.mkfifo(f / "x.csv"), lambda f: (f / "x.csv").symlink_to("x.csv")):
+    for what, make in (
+        ("a pipe", lambda f: os.mkfifo(f / "x.csv")),
+        ("a link to itself", lambda f: (f / "x.csv").symlink_to("x.csv")),
+    ):
         yield Case(
-            name="prepare a CSV that is no file",
+            name=f"prepare a CSV that is {what}",
             arguments=(*PREPARE, "x.csv"),
             exit_codes=(USAGE,),
             make=make,

@@ -122,10 +122,17 @@ def attempt(
             ended = call(arguments)
         found = problems(case, ended, before, Store.read(database), folder)
         with _inside(folder, {}):
-            wrong = case.after(folder)
+            wrong = _look(case, folder)
         return ended, [*found, wrong] if wrong else found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _look(case: Case, folder: Path) -> str | None:
+    try:
+        return case.after(folder)
+    except Exception as error:
+        return f"afterwards: {type(error).__name__}: {error}"
 
 
 @contextmanager

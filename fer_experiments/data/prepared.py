@@ -174,8 +174,11 @@ def open_prepared(folder: Path) -> PreparedDataset:
             and np.isin(prepared.labels, np.arange(len(prepared.class_names))).all()
             and prepared.counts == _counts(prepared.labels, prepared.splits, prepared.class_names)
         )
-    # What stands in a damaged manifest may be of any type and size.
-    except (OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError):
+    # What stands in a damaged manifest may be of any type, size and depth.
+    except (
+        OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError,
+        RecursionError,
+    ):  # fmt: skip
         whole = False
     if not whole:
         raise DataError(

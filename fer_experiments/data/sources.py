@@ -20,6 +20,7 @@ from fer_experiments.data.files import is_file, is_folder, located
 from fer_experiments.data.images import LabelledImages
 from fer_experiments.data.tree import FolderFiles, TreeSource, ZipFiles
 from fer_experiments.errors import DataError, UsageError, first_line, shown
+from fer_experiments.secrets import redact
 
 KAGGLE_HANDLE = "msambare/fer2013"
 # Named, so that the data never change unseen and kagglehub needs no network for what it has.
@@ -55,7 +56,7 @@ def open_source(dataset: str, *, synthetic_count: int, data_seed: int) -> Source
     if not is_file(path):
         raise UsageError(
             "Expected dataset to be kaggle, synthetic, or an existing folder, zip or CSV. "
-            f"Received: {shown(dataset, 200)} (looked for {shown(path, 300)})"
+            f"Received: {shown(dataset, 200)} (looked for {shown(located(redact(dataset)), 300)})"
         )
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         return TreeSource(ZipFiles(path))

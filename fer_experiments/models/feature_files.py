@@ -128,7 +128,7 @@ class Kept:
 
     def open(self) -> np.ndarray | None:
         """(N, …), memory-mapped; None if the file is not there with the bytes that were written."""
-        with suppress(OSError, EOFError, ValueError, KeyError, TypeError):
+        with suppress(OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
             manifest = json.loads((self.folder / _MANIFEST).read_text())
             array = self.mapped()
             if (
@@ -262,7 +262,7 @@ def entries() -> list[Entry]:
 def _entry(folder: Path) -> Entry:
     about: dict[str, str] = {}
     made = 0.0
-    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         manifest = json.loads((folder / _MANIFEST).read_text())
         key = manifest["key"]
         part = Part(split=str(key["split"]), view=int(key["view"]))

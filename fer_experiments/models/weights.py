@@ -16,6 +16,7 @@ import numpy as np
 from fer_experiments.data.files import is_file, is_folder, located
 from fer_experiments.errors import ConfigError, UsageError, WeightsError, first_line, shown
 from fer_experiments.models.backbones import Backbone
+from fer_experiments.secrets import redact
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +47,7 @@ def check(weights: str, backbone: Backbone) -> Path | None:
     if not is_file(path):
         raise UsageError(
             "Expected weights to be imagenet, none, a Keras weights file, or a folder of such. "
-            f"Received: {shown(weights, 200)} (looked for {shown(path, 300)})"
+            f"Received: {shown(weights, 200)} (looked for {shown(located(redact(weights)), 300)})"
         )
     return path
 
@@ -100,7 +101,8 @@ def _initialise(layers: list[keras.layers.Layer], initializer: str) -> None:
 
 
 def _downloaded(backbone: Backbone) -> LayerWeights:
-    assert backbone.download is not None  # `check` has refused this
+    if backbone.download is None:  # `check` refuses this before any work is done
+        raise WeightsError(f"There are no ImageNet weights of {backbone.name}")
     try:
         donor = backbone.download()
     # keras.utils.get_file wraps whatever urllib raised in a bare Exception.

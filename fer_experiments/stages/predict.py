@@ -15,10 +15,12 @@ from fer_experiments.data.files import (
     expanded,
     is_file,
     is_folder,
+    located,
     read_file,
 )
 from fer_experiments.data.images import decode, resize
 from fer_experiments.errors import DataError, RunError, UsageError, shown
+from fer_experiments.secrets import redact
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.models import LoggedModel, describe, load
 
@@ -102,7 +104,7 @@ def _files(paths: Sequence[str]) -> list[Path]:
         else:
             raise UsageError(
                 f"Expected an image file or a folder. Received: {shown(given, 200)} "
-                f"(looked for {shown(path.absolute(), 300)})"
+                f"(looked for {shown(located(redact(given)), 300)})"
             )
     if not files:
         raise UsageError(f"Expected images. Found: none in {shown(', '.join(paths), 300)}")
