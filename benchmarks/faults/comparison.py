@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class State:
 
     runs: Mapping[str, RunState]  # finished ones, by stage
     doubles: Sequence[str]  # what is there more than once
-    registry: Sequence[tuple[str, ...]]  # registered models, versions, aliases
+    registry: Sequence[tuple[str, ...]]  # versions with their aliases and how it was decided
     files: Mapping[str, Any]  # of the data home
 
 
@@ -102,7 +102,8 @@ def look(place: Place, *, experiment: str | None = None) -> State:
         for version in client.search_model_versions(f"name = '{model.name}'"):
             number = str(version.version)
             aliases = sorted(a for a, n in model.aliases.items() if str(n) == number)
-            registry.append((model.name, number, named(version.source), *aliases))
+            why = named(version.tags.get("decision_reason", "no reason"))
+            registry.append((model.name, number, named(version.source), ",".join(aliases), why))
     return State(
         runs=by_stage, doubles=doubles, registry=sorted(registry), files=_files(place, named)
     )
@@ -226,12 +227,20 @@ def differences(
         problems += [
             f"{stage}: {problem}"
             for problem in run_differences(
-                run, found.runs[stage], resumed=resumed, values=not fallback
+                # Whoever decides again finds it decided, and says so; why stands in the registry.
+                _without_note(run) if resumed and stage == "register" else run,
+                found.runs[stage],
+                resumed=resumed,
+                values=not fallback,
             )
         ]
     problems += [f"an unexpected {stage} run" for stage in found.runs if stage not in expected.runs]
-    if expected.registry != found.registry:
-        problems.append(f"registry: {found.registry} instead of {expected.registry}")
+    ours, theirs = (
+        [entry[:-1] if fallback else entry for entry in state.registry]
+        for state in (expected, found)
+    )
+    if ours != theirs:
+        problems.append(f"registry: {theirs} instead of {ours}")
     extra = found.files.keys() - expected.files.keys()
     missing = expected.files.keys() - found.files.keys()
     if fallback:
@@ -299,6 +308,10 @@ def run_differences(
         )
         if not distance <= TOLERANCE:
             yield f"the model's weights differ by {distance:.3g}"
+
+
+def _without_note(run: RunState) -> RunState:
+    return replace(run, tags={key: value for key, value in run.tags.items() if key != _NOTE})
 
 
 def _tag_differences(

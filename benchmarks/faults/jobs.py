@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -55,7 +56,7 @@ _CLEAN = ("--views", "1", "--flip", "false")
 
 def cached(*, quick: bool) -> Job:
     """All of it, on cached features."""
-    size = (*_faces(700), *_epochs(6, 4)) if quick else (*_faces(2100), *_epochs(20, 15))
+    size = (*_faces(700), *_epochs(6, 4)) if quick else (*_faces(2100), *_epochs(14, 10))
     return Job(name="cached", arguments=("main", "--backbones", "tiny", *size))
 
 
@@ -73,7 +74,7 @@ def clean(*, quick: bool) -> Job:
 
 def train(*, quick: bool, experiment: str | None = None) -> Job:
     """Head training alone, with images augmented anew every epoch."""
-    size = (*_faces(420), "--epochs", "6") if quick else (*_faces(1050), "--epochs", "20")
+    size = (*_faces(420), "--epochs", "8") if quick else (*_faces(2100), "--epochs", "20")
     where = () if experiment is None else ("--experiment", experiment)
     arguments = ("train", "--backbone", "tiny", *size, *_AUGMENT, *where)
     return Job(name="train", arguments=arguments)
@@ -125,6 +126,11 @@ def under_way(place: Place, text: str) -> str:
     elif section[1] == "train" and "\nfeatures: " not in since:
         return "start-up"  # Keras is being imported, the network built
     return {"train": "train", "finetune": "fine-tune"}[section[1]]
+
+
+def spread(hit: Counter[str]) -> str:
+    """How often each stage was hit, in words."""
+    return ", ".join(f"{stage} {hit[stage]}×" for stage in STAGES if hit[stage])
 
 
 def changes(job: Running, place: Place) -> Iterator[tuple[float, str]]:
