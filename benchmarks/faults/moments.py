@@ -36,7 +36,7 @@ class Tally:
         """One moment: what was done, and what was wrong afterwards."""
         self.tried += 1
         now = time.monotonic()
-        verdict = "as undisturbed" if not problems else "LOST: " + "; ".join(problems[:5])
+        verdict = "nothing lost" if not problems else "LOST: " + "; ".join(problems[:5])
         print(
             f"  {self.name} {self.tried}/{self.planned}: {what}: {verdict} "
             f"({now - self._started:.0f} s)",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.faults import disks, outages, parallel, report, signals
-from benchmarks.faults.__main__ import FAULTS
+from benchmarks.faults import disks, outages, report, signals
 from benchmarks.faults.comparison import RunState, State, differences
 from benchmarks.faults.jobs import cached, epochs, under_way
 from benchmarks.faults.moments import Tally
 from benchmarks.faults.processes import Place
 from benchmarks.faults.results import Result
+from benchmarks.faults.table import FAULTS
 
-from ..conftest import ROOT
+from ..conftest import ROOT, process_environment
 
 RUN = RunState(
     params={"learning_rate": "0.001"},
@@ -206,13 +208,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (signals.kill9, 2),
         (signals.sigterm, 1),
         (outages.sqlite, 1),
-        (parallel.run, 3),
         (disks.run, 2),
     ],
-    ids=["kill9", "sigterm", "outage", "parallel", "disk"],
+    ids=["kill9", "sigterm", "outage", "disk"],
 )
 def test_nothing_is_lost(fault: Callable[..., Result], moments: int, folder: Path) -> None:
     result = fault(folder, quick=True, moments=moments)
     if not result.tried:
         pytest.skip(result.note)
     assert (result.tried, result.survived) == (moments, moments), result.note
+
+
+@pytest.mark.slow
+def test_the_command_tries_what_is_asked_for(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "parallel"],
+        cwd=ROOT,
+        env=process_environment(TMPDIR=str(tmp_path)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "parallel: 3 of 3" in done.stdout
+    assert report.read(report.QUICK_ROWS)["parallel"].survived == 3

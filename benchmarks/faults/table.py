@@ -1,0 +1,35 @@
+"""The faults by name, and one of them run; what a process of the pool imports."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.faults.results import Result
+
+# Name -> module and function, imported when it is its turn; the longest first.
+FAULTS = {
+    "kill9": ("signals", "kill9"),
+    "sigterm": ("signals", "sigterm"),
+    "outage_sqlite": ("outages", "sqlite"),
+    "outage_postgresql": ("outages", "postgresql_"),
+    "disk_full": ("disks", "run"),
+    "parallel": ("parallel", "run"),
+    "bad_input": ("bad_input", "run"),
+    "secrets": ("secrets", "run"),
+}
+
+
+def run(name: str, folder: Path, *, quick: bool) -> tuple[Result, float]:
+    """A fault's row, and the minutes that it took."""
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    module, function = FAULTS[name]
+    inject: Callable[..., Result] = getattr(
+        importlib.import_module(f"benchmarks.faults.{module}"), function
+    )
+    result = replace(inject(folder, quick=quick), name=name)
+    return result, (time.monotonic() - started) / 60
