@@ -19,6 +19,7 @@ from fer_experiments.recipes import resolve
 from fer_experiments.stages import inputs
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.loop import fit
+from fer_experiments.training.optimizers import Plan
 
 
 def main(asked: dict[str, Any]) -> dict[str, list[float]]:
@@ -85,11 +86,8 @@ def _epoch(feed: inputs.Inputs, prepared: PreparedDataset, config: Config) -> fl
     fit(
         feed.model,
         *batches,
-        optimizer="adam",
-        learning_rate=config.train.learning_rate,
-        epochs=2,
+        Plan(learning_rate=config.train.learning_rate, epochs=2, keep_epoch="last"),
         first_epoch=1,
-        keep_epoch="last",
         log=lambda record: seconds.append(record["seconds"]),
     )
     return seconds[-1]
