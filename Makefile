@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-HOST ?= 127.0.0.1
-PORT ?= 5000
+# := and not ?=: some shells export HOST, and the pages are for this machine unless `make` is told.
+HOST := 127.0.0.1
+PORT := 5000
 
 # NAME=value on the command line becomes --name value, only where it was given.
 option = $(if $($(1)),--$(2) "$($(1))")
@@ -11,7 +12,7 @@ COMMON = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call opti
          $(call option,SEED,seed) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format train finetune evaluate compare register bench bench-quick ui clean
+.PHONY: help demo test test-fast check security format train finetune evaluate compare register bench bench-quick faults ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -36,10 +37,14 @@ test: $(VENV)/.installed-dev  ## all tests
 test-fast: $(VENV)/.installed-dev  ## the tests that are not slow
 	$(BIN)/python -m pytest -m "not slow"
 
-check: $(VENV)/.installed-dev  ## formatting, lint and types; changes nothing
+check: $(VENV)/.installed-dev  ## formatting, lint, types, unsafe code; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive fer_experiments
+
+security: $(VENV)/.installed-dev  ## known holes in the pinned packages; needs internet
+	$(BIN)/pip-audit --requirement requirements.txt --disable-pip --no-deps
 
 format: $(VENV)/.installed-dev  ## formats and mends what can be mended
 	$(BIN)/ruff check --fix .
@@ -66,6 +71,9 @@ bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 100 min
 
 bench-quick: $(VENV)/.installed-dev  ## the same in small, about 5 minutes
 	$(BIN)/python -m benchmarks --quick
+
+faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, about 60 minutes on 2 cores
+	$(BIN)/python -m benchmarks.faults
 
 ui: $(VENV)/.installed  ## MLflow's pages, for this machine only
 	@echo "runs:   http://$(HOST):$(PORT)/#/experiments/1/runs?workflowType=machine_learning"

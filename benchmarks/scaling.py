@@ -14,12 +14,9 @@ from zipfile import ZipFile
 
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset, prepare
-from fer_experiments.models import classifier, feature_files
 from fer_experiments.recipes import resolve
-from fer_experiments.stages import inputs
-from fer_experiments.training.batches import Batches
-from fer_experiments.training.loop import fit
-from fer_experiments.training.optimizers import Plan
+
+# Keras is imported late: processes that help to decode import this module, too.
 
 
 def main(asked: dict[str, Any]) -> dict[str, list[float]]:
@@ -54,6 +51,9 @@ def _part(archive: Path, count: int, folder: Path) -> Path:
 
 def _steps(archive: Path, repeat: int) -> dict[str, float]:
     """Seconds of each step."""
+    from fer_experiments.models import classifier, feature_files
+    from fer_experiments.stages import inputs
+
     # Another data_seed gives the official split another key, so nothing is found ready.
     config = resolve(
         "baseline",
@@ -76,8 +76,12 @@ def _steps(archive: Path, repeat: int) -> dict[str, float]:
     return seconds
 
 
-def _epoch(feed: inputs.Inputs, prepared: PreparedDataset, config: Config) -> float:
+def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
     """The second epoch's seconds: the first one compiles."""
+    from fer_experiments.training.batches import Batches
+    from fer_experiments.training.loop import fit
+    from fer_experiments.training.optimizers import Plan
+
     seconds: list[float] = []
     batches = [
         Batches(views, prepared.split(split)[1], classes=7, batch_size=32, seed=seed)

@@ -20,7 +20,16 @@ import click
 
 from fer_experiments import __version__, console
 from fer_experiments.config import FIELDS, Config, DataConfig, Thresholds, check_value
-from fer_experiments.errors import ConfigError, FerError, Terminated, UsageError
+from fer_experiments.errors import (
+    ConfigError,
+    FerError,
+    Terminated,
+    UsageError,
+    cut,
+    first_line,
+    one_line,
+    shown,
+)
 from fer_experiments.options import class_options, field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
 from fer_experiments.secrets import redact
@@ -35,7 +44,9 @@ recipe_option = text_option(
     "recipe", f"preset: {', '.join(RECIPES)} (default {DEFAULT_RECIPE})", choices=RECIPES
 )
 experiment_option = text_option(
-    "experiment", "MLflow experiment to write to, and the only one to look in (default fer2013)"
+    "experiment",
+    "MLflow experiment to write to, and the only one to look in (default fer2013)",
+    longest=250,
 )
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show the resolved configuration, expected time and disk."
@@ -44,7 +55,9 @@ resume_option = text_option(
     "resume", "go on with this unfinished run, in the same run; takes no other option"
 )
 run_id_option = text_option("run_id", "an MLflow run")
-model_name_option = text_option("model_name", "registered model (default emotion-<dataset name>)")
+model_name_option = text_option(
+    "model_name", "registered model (default emotion-<dataset name>)", longest=250
+)
 dataset_option = text_option("dataset", "a dataset's name, or what it was prepared from")
 
 DATA_FIELDS = [f.name for f in fields(DataConfig)]
@@ -168,7 +181,9 @@ def finetune(
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
 @field_options(DATA_FIELDS)
 @experiment_option
-@text_option("tta", "test-time augmentation beside the plain scores: none, flip, or N views")
+@text_option(
+    "tta", "test-time augmentation beside the plain scores: none, flip, or N views", longest=20
+)
 @dry_run_option
 def evaluate(
     run_id: str | None,
@@ -217,8 +232,10 @@ def calibrate(run_id: str | None, backbone: str | None, experiment: str | None) 
 
 
 @cli.command()
-@text_option("run_ids", "runs whose models to average, separated by commas", required=True)
-@text_option("tta", "flip: every member also judges the mirror image (default none)")
+@text_option(
+    "run_ids", "runs whose models to average, separated by commas", required=True, longest=10_000
+)
+@text_option("tta", "flip: every member also judges the mirror image (default none)", longest=20)
 @experiment_option
 def ensemble(run_ids: str, tta: str | None, experiment: str | None) -> None:
     """Average the probabilities of several runs' models, as one model."""
@@ -273,8 +290,8 @@ def register(
 @experiment_option
 def promote(version: str, model_name: str | None, experiment: str | None) -> None:
     """Make a version champion by hand, past the gate; leaves a trace."""
-    if not version.isdecimal():
-        raise ConfigError(f"Expected version to be a whole number. Received: {version[:80]}")
+    if not version.isdecimal() or len(version) > 18:
+        raise ConfigError(f"Expected version to be a whole number. Received: {shown(version)}")
     from fer_experiments.stages import promote as stage
 
     stage.promote(int(version), model_name=model_name, experiment=experiment)
@@ -325,7 +342,7 @@ def main_(
         return None
     names = [name.strip() for name in (backbones or "vgg16,resnet50").split(",")]
     if len(set(names)) != len(names):
-        raise ConfigError(f"Expected each backbone once. Received: backbones={backbones}")
+        raise ConfigError(f"Expected each backbone once. Received: backbones={shown(backbones)}")
     own = given(options)
     chosen: list[Any] = [own.pop("seed", None)]
     if seeds is not None:
@@ -333,7 +350,7 @@ def main_(
             raise UsageError("Expected one of seed and seeds. Received: both")
         chosen = [check_value(FIELDS["seed"][1], seed) for seed in seeds.split(",")]
         if len(set(chosen)) != len(chosen):
-            raise ConfigError(f"Expected each seed once. Received: seeds={seeds[:80]}")
+            raise ConfigError(f"Expected each seed once. Received: seeds={shown(seeds)}")
     configs = [
         resolve(recipe, {**own, "backbone": name} | ({} if seed is None else {"seed": seed}))
         for name in names
@@ -456,9 +473,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if "--verbose" in sys.argv:
-            traceback.print_exc()
-        text = (str(error).strip() or "no message").splitlines()[0][:300]
+        if "--verbose" in (sys.argv if arguments is None else arguments):
+            click.echo(redact(traceback.format_exc()), err=True)
+        text = first_line(error, 300) if str(error).strip() else "no message"
         _fail(f"{type(error).__name__}: {text} (fer --verbose COMMAND shows where)", 1)
 
 
@@ -475,8 +492,12 @@ def _nothing_else(*options: Any) -> None:
         )
 
 
+# What was typed may be a whole file by mistake, and some errors quote it.
+_LONGEST_LINE = 3000
+
+
 def _fail(message: str, exit_code: int) -> NoReturn:
-    line = redact(" ".join(message.split()))
+    line = cut(one_line(message), _LONGEST_LINE)
     click.echo(f"Error: {line}", err=True)
     if os.environ.get("MLFLOW_RUN_ID"):
         # `mlflow run` has made a run already and will end it as FAILED: it shall say why.

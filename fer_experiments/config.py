@@ -7,11 +7,12 @@ params and the recipes: `Config.flat()` and `Config.replace(learning_rate=3e-4)`
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any
 
-from fer_experiments.errors import ConfigError
+from fer_experiments.errors import ConfigError, shown
 
 
 def _option(default: Any, text: str, **rule: Any) -> Any:
@@ -299,7 +300,7 @@ class Config:
             if name not in FIELDS:
                 raise ConfigError(
                     f"Expected a configuration field, one of {', '.join(FIELDS)}. "
-                    f"Received: {name}={value}"
+                    f"Received: {shown(name)}={shown(value)}"
                 )
             by_section.setdefault(FIELDS[name][0], {})[name] = value
         return replace(
@@ -345,12 +346,12 @@ def check_value(spec: Field, value: Any) -> Any:
     except ValueError:
         raise ConfigError(
             f"Expected {spec.name} to be {_KINDS[kind.removesuffix(' | None')]}. "
-            f"Received: {spec.name}={_shown(value)}"
+            f"Received: {spec.name}={shown(value)}"
         ) from None
     if "choices" in rule and value not in rule["choices"]:
         raise ConfigError(
             f"Expected {spec.name} to be one of {', '.join(rule['choices'])}. "
-            f"Received: {spec.name}={_shown(value)}"
+            f"Received: {spec.name}={shown(value)}"
         )
     low, high = rule.get("minimum"), rule.get("maximum")
     too_low = low is not None and (value <= low if rule.get("above") else value < low)
@@ -358,7 +359,7 @@ def check_value(spec: Field, value: Any) -> Any:
         bound = f"above {low}" if rule.get("above") else f"at least {low}"
         upper = "" if high is None else f" and at most {high}"
         raise ConfigError(
-            f"Expected {spec.name} to be {bound}{upper}. Received: {spec.name}={value}"
+            f"Expected {spec.name} to be {bound}{upper}. Received: {spec.name}={shown(value)}"
         )
     return value
 
@@ -375,7 +376,12 @@ def per_backbone(value: str, backbone: str) -> str:
     return parts.get(backbone, "none")
 
 
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text without control characters",
+}
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
 
@@ -395,12 +401,11 @@ def _convert(kind: str, value: Any) -> Any:
             raise ValueError(number)
         return number
     text = str(value).strip()
-    if not text:
-        raise ValueError("empty")
+    if not text or not is_text(text):
+        raise ValueError(text)
     return text
 
 
-def _shown(value: Any) -> str:
-    """The value as it can stand in one line of an error."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 80 else text[:77] + "…"
+def is_text(value: str) -> bool:
+    """Whether it can be stored and shown anywhere: no control characters, no broken Unicode."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 import click
 
+from fer_experiments.errors import escaped, one_line
+from fer_experiments.secrets import redact
+
 
 def quieten() -> None:
     """Silences TensorFlow, absl and MLflow; call before they are imported."""
@@ -51,18 +54,19 @@ def load_keras() -> None:
 
 
 def say(text: str = "") -> None:
-    """One line of ours."""
-    click.echo(text)
+    """A line of ours, or some, without secrets."""
+    click.echo(redact(text))
 
 
 def warn(text: str) -> None:
     """One line that asks for attention, on standard error."""
-    click.echo(f"Warning: {text}", err=True)
+    click.echo(f"Warning: {one_line(text)}", err=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A plain table: the first column to the left, the others, numbers mostly, to the right."""
-    cells = [list(header), *[list(row) for row in rows]]
+    # Names of files and folders may hold anything, a terminal's commands too.
+    cells = [[escaped(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     for row in cells:
         first, *others = (

@@ -1,6 +1,6 @@
 """What can go wrong, as the user sees it.
 
-Every message is one line: the rule, what was received, what to do.
+Every message is one line without secrets: the rule, what was received, what to do.
 
     FerError                    exit code 1: the work could not be done
     ├── UsageError              exit code 2: what was asked for cannot be done
@@ -15,11 +15,48 @@ Every message is one line: the rule, what was received, what to do.
 `Terminated` is no failure but a request, as KeyboardInterrupt is.
 """
 
+from __future__ import annotations
+
+from fer_experiments.secrets import redact
+
+
+def escaped(text: str) -> str:
+    """The text with what is no visible character, such as a terminal's commands, spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def one_line(text: str) -> str:
+    """The text as it can stand in one line that is shown or stored: visible, without secrets."""
+    return escaped(" ".join(redact(text).split()))
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value that was received, as it can stand in an error: visible, cut where it is long."""
+    return cut(escaped(redact(str(value))), most)
+
+
+def cut(text: str, most: int) -> str:
+    """The text, with `…` in the place of what is too much."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def first_line(error: BaseException, most: int = 160) -> str:
+    """What another library's error says, as it can stand inside one line of ours."""
+    lines = str(error).strip().splitlines()
+    return shown(lines[0], most) if lines else type(error).__name__
+
 
 class FerError(Exception):
     """Base of all errors of this suite; ends a command with `exit_code` and one line."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class UsageError(FerError):

@@ -9,8 +9,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from fer_experiments.config import FIELDS, check_value
-from fer_experiments.errors import ConfigError
+from fer_experiments.config import FIELDS, check_value, is_text
+from fer_experiments.errors import ConfigError, shown
+from fer_experiments.secrets import holds_secret
 
 AUTO = "auto"  # "the recipe decides": what MLflow passes on for what was not given
 
@@ -29,7 +30,10 @@ class FieldType(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The field's value; None for `auto`."""
-        return None if value == AUTO else check_value(self.field, value)
+        if value == AUTO:
+            return None
+        _refuse_secret(self.field.name, str(value))
+        return check_value(self.field, value)
 
     def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
         """The choices, if the field has any."""
@@ -41,21 +45,42 @@ class TextType(click.ParamType):
 
     name = "text"
 
-    def __init__(self, choices: Iterable[str] = ()) -> None:
+    def __init__(self, choices: Iterable[str] = (), longest: int = 4096) -> None:
         self.choices = tuple(choices)
+        self.longest = longest  # characters
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The text; None for `auto`."""
         if value == AUTO:
             return None
-        if not str(value).strip():
-            name = param.name if param else "value"
+        name = param.name if param else "value"
+        text = str(value)
+        if not text.strip():
             raise ConfigError(f"Expected {name} to have a value. Received: {name}=")
+        _refuse_secret(name, text)
+        if len(text) > self.longest or not is_text(text):
+            raise ConfigError(
+                f"Expected {name} to be text of at most {self.longest} characters, none of them a "
+                f"control character. Received: {len(text)} characters, {shown(text)}"
+            )
         return value
 
     def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
         """The choices, if there are any."""
         return [CompletionItem(c) for c in self.choices if c.startswith(incomplete)]
+
+
+def _refuse_secret(name: str, text: str) -> None:
+    """What is asked for is written down with the run; a secret must not even come close.
+
+    Raises:
+        ConfigError: it holds one.
+    """
+    if holds_secret(text):
+        raise ConfigError(
+            f"Expected {name} without user name, password, token or key: it would be stored with "
+            f"the run, for all who may see it. Received: {name}={shown(text)}"
+        )
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -84,5 +109,6 @@ def _options(texts: Mapping[Field, str]) -> Decorator:
 
 def text_option(name: str, text: str, **settings: Any) -> Decorator:
     """An option that is no configuration field."""
-    settings.setdefault("type", TextType(settings.pop("choices", ())))
+    rule = {key: settings.pop(key) for key in ("choices", "longest") if key in settings}
+    settings.setdefault("type", TextType(**rule))
     return click.option(f"--{name.replace('_', '-')}", name, help=text, **settings)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from fer_experiments.config import Config
-from fer_experiments.errors import ConfigError
+from fer_experiments.errors import ConfigError, shown
 
 DEFAULT_RECIPE = "baseline"
 
@@ -83,6 +83,6 @@ def resolve(recipe: str | None = None, overrides: Mapping[str, Any] | None = Non
     name = recipe or DEFAULT_RECIPE
     if name not in RECIPES:
         raise ConfigError(
-            f"Expected recipe to be one of {', '.join(RECIPES)}. Received: recipe={name}"
+            f"Expected recipe to be one of {', '.join(RECIPES)}. Received: recipe={shown(name)}"
         )
     return replace(RECIPES[name](), recipe=name).replace(**(overrides or {}))

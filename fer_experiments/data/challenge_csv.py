@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -17,12 +16,11 @@ from fer_experiments.config import DataConfig
 from fer_experiments.data.images import (
     FER_CLASSES,
     LabelledImages,
-    first_line,
     refuse_bad,
     resize,
 )
 from fer_experiments.data.parallel import in_order
-from fer_experiments.errors import DataError
+from fer_experiments.errors import DataError, first_line, shown
 
 # The challenge numbers the emotions in another order than the alphabetical folders.
 CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -32,6 +30,9 @@ CSV_USAGES = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
 _Row = tuple[int, str, np.ndarray]  # emotion number, usage, pixels (H, W)
 # Rows that a process parses at a time.
 _CHUNK = 512
+# Characters of a field and of a line: 1024×1024 pixels as text. A longer one is no image's row, and
+# one without an end would fill the memory.
+_LONGEST = 2**22
 # Bytes of a file from which on other processes help.
 _MANY = 2**25
 
@@ -96,10 +97,10 @@ class CsvSource:
             yield chunk
 
     def _rows(self) -> Iterator[dict[str, str]]:
-        csv.field_size_limit(min(sys.maxsize, 2**22))  # 1024×1024 pixels as text
+        csv.field_size_limit(_LONGEST)
         try:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.reader(file)
+                reader = csv.reader(_lines(file))
                 header = [name.strip() for name in next(reader, [])]
                 missing = [n for n in ("emotion", "pixels", "Usage") if n not in header]
                 if missing:
@@ -112,6 +113,16 @@ class CsvSource:
                         yield dict(zip(header, row, strict=False))
         except (csv.Error, UnicodeDecodeError, OSError) as error:
             raise DataError(f"{self.path} cannot be read as CSV: {first_line(error)}") from None
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file, none of them read further than a row can reach."""
+    number = 1
+    while line := file.readline(_LONGEST + 1):
+        if len(line) > _LONGEST:
+            raise csv.Error(f"line {number} is longer than {_LONGEST} characters")
+        yield line
+        number += 1
 
 
 def _parser() -> Callable[[list[tuple[int, dict[str, str]]]], list[_Row | str]]:
@@ -133,9 +144,9 @@ def _parse_row(row: dict[str, str]) -> _Row:
     """(emotion number, usage, pixels (H, W) uint8); ValueError says what is wrong."""
     emotion, usage = row.get("emotion", "").strip(), row.get("Usage", "").strip()
     if emotion not in {str(i) for i in range(len(CSV_EMOTIONS))}:
-        raise ValueError(f"emotion must be 0 to 6, is {emotion[:20]!r}")
+        raise ValueError(f"emotion must be 0 to 6, is '{shown(emotion, 20)}'")
     if usage not in CSV_USAGES:
-        raise ValueError(f"Usage must be one of {', '.join(CSV_USAGES)}, is {usage[:20]!r}")
+        raise ValueError(f"Usage must be one of {', '.join(CSV_USAGES)}, is '{shown(usage, 20)}'")
     try:
         # Many times faster than NumPy reads numbers from text; refuses what fits no byte.
         pixels = np.array(bytearray(map(int, row.get("pixels", "").split())))

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_experiments.config import DataConfig
-from fer_experiments.errors import DataError
+from fer_experiments.data.files import Unreadable
+from fer_experiments.errors import DataError, first_line, shown
 
 # The seven emotions in label order, as Kaggle's folders sort.
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -35,7 +36,7 @@ class LabelledImages:
     resized: int = 0
 
 
-class BadImage(ValueError):
+class BadImage(Unreadable):
     """These bytes are no image that can be read whole; the message says why in a few words."""
 
 
@@ -74,14 +75,15 @@ def decode(content: bytes, *, image_size: int | None) -> Decoded:
         raise BadImage("too many pixels") from None
     # Pillow's decoders raise almost anything on damaged input.
     except Exception as error:
-        raise BadImage(f"cannot be decoded: {str(error).splitlines()[0][:80]}") from None
+        raise BadImage(f"cannot be decoded: {first_line(error, 80)}") from None
 
 
 def _to_grey(image: Image.Image, image_size: int | None) -> Decoded:
     colour = image.mode != "L"
     if image.mode.startswith("I;16") or image.mode == "I":
         # convert("L") clips 16-bit values instead of scaling them.
-        wide = np.clip(np.asarray(image).astype(np.int64), 0, 2**16 - 1)
+        wide = np.asarray(image)
+        wide = wide.clip(0, 2**16 - 1) if wide.itemsize > 2 else wide
         grey = Image.fromarray((wide >> 8).astype(np.uint8))
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         backdrop = Image.new("RGBA", image.size, "white")
@@ -105,14 +107,9 @@ def refuse_bad(bad: Sequence[str], total: int, config: DataConfig, where: str) -
     """Raises DataError for bad images, unless the configuration skips them and some are good."""
     if not bad or (config.on_bad_image == "skip" and len(bad) < total):
         return
-    shown = "; ".join(bad[:3]) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else "")
+    some = "; ".join(shown(reason, 200) for reason in bad[:3])
+    some += f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     advice = (
         "mend them, or pass on_bad_image=skip" if len(bad) < total else "none of them is an image"
     )
-    raise DataError(f"{len(bad)} of {total} images in {where} cannot be read ({shown}): {advice}")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, as it can stand inside one line of ours."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]
+    raise DataError(f"{len(bad)} of {total} images in {where} cannot be read ({some}): {advice}")

@@ -26,6 +26,8 @@ from fer_experiments.errors import DataError
 
 # Raised when prepared folders of older versions can no longer be read.
 FORMAT = 1
+# What dataset cards tell.
+_DESCRIBED = {"split", "source", "audit", "skipped", "colour_converted", "resized"}
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,10 @@ def find(key: str) -> PreparedDataset | None:
     """What an earlier request with this source key came to."""
     pointer = data_home() / "sources" / key
     try:
-        return open_prepared(data_home() / pointer.read_text().strip())
-    except (OSError, DataError):
+        prepared = open_prepared(data_home() / pointer.read_text().strip())
+    except (OSError, ValueError, DataError):
         return None
+    return prepared if is_intact(prepared) else None
 
 
 def by_fingerprint(fingerprint: str) -> PreparedDataset | None:
@@ -134,9 +137,18 @@ def by_fingerprint(fingerprint: str) -> PreparedDataset | None:
             prepared = open_prepared(folder)
         except DataError:
             continue
-        if prepared.fingerprint == fingerprint:
+        if prepared.fingerprint == fingerprint and is_intact(prepared):
             return prepared
     return None
+
+
+def is_intact(prepared: PreparedDataset) -> bool:
+    """Whether pixels, labels and class names are still those that the fingerprint was made of.
+
+    Reads every pixel: 0.1 s for FER-2013.
+    """
+    found = _fingerprint(prepared.class_names, prepared.images, prepared.labels, prepared.splits)
+    return found == prepared.fingerprint
 
 
 def open_prepared(folder: Path) -> PreparedDataset:
@@ -152,12 +164,21 @@ def open_prepared(folder: Path) -> PreparedDataset:
         total = sum(prepared.size(split) for split in SPLITS)
         whole = (
             manifest["format"] == FORMAT
+            and manifest.keys() >= _DESCRIBED
             and prepared.images.shape == (total, size, size)
             and prepared.images.dtype == np.uint8
             and prepared.labels.shape == (total,)
+            and prepared.labels.dtype == np.int64
             and prepared.ids.shape == (total,)
+            and prepared.ids.dtype.kind == "U"
+            and np.isin(prepared.labels, np.arange(len(prepared.class_names))).all()
+            and prepared.counts == _counts(prepared.labels, prepared.splits, prepared.class_names)
         )
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    # What stands in a damaged manifest may be of any type, size and depth.
+    except (
+        OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError,
+        RecursionError,
+    ):  # fmt: skip
         whole = False
     if not whole:
         raise DataError(
@@ -183,10 +204,7 @@ def write(
         "fingerprint": fingerprint,
         "class_names": list(data.class_names),
         "image_size": config.image_size,
-        "counts": {
-            split: np.bincount(labels[splits == split], minlength=len(data.class_names)).tolist()
-            for split in SPLITS
-        },
+        "counts": _counts(labels, splits, data.class_names),
         "split": config.split,
         "val_fraction": config.val_fraction if config.split == "holdout" else None,
         "limit": config.limit,
@@ -214,10 +232,9 @@ def write(
 
 def _is_whole(folder: Path) -> bool:
     try:
-        open_prepared(folder)
+        return is_intact(open_prepared(folder))
     except DataError:
         return False
-    return True
 
 
 def _source(config: DataConfig) -> Source:
@@ -239,6 +256,16 @@ def _source_key(identity: dict[str, Any], config: DataConfig) -> str:
         "on_bad_image": config.on_bad_image,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _counts(
+    labels: np.ndarray, splits: np.ndarray, class_names: tuple[str, ...]
+) -> dict[str, list[int]]:
+    """Images per class, by split."""
+    return {
+        split: np.bincount(labels[splits == split], minlength=len(class_names)).tolist()
+        for split in SPLITS
+    }
 
 
 def _fingerprint(

@@ -16,9 +16,11 @@ import numpy as np
 from fer_experiments.config import DataConfig
 from fer_experiments.data import synthetic
 from fer_experiments.data.challenge_csv import CsvSource
-from fer_experiments.data.images import LabelledImages, first_line
+from fer_experiments.data.files import is_file, is_folder, located
+from fer_experiments.data.images import LabelledImages
 from fer_experiments.data.tree import FolderFiles, TreeSource, ZipFiles
-from fer_experiments.errors import DataError, UsageError
+from fer_experiments.errors import DataError, UsageError, first_line, shown
+from fer_experiments.secrets import redact
 
 KAGGLE_HANDLE = "msambare/fer2013"
 # Named, so that the data never change unseen and kagglehub needs no network for what it has.
@@ -48,19 +50,13 @@ def open_source(dataset: str, *, synthetic_count: int, data_seed: int) -> Source
         return KaggleSource()
     if dataset == "synthetic":
         return SyntheticSource(synthetic_count, data_seed)
-    path = Path(dataset).absolute()
-    try:
-        path = Path(dataset).expanduser().absolute()
-        is_folder, is_file = path.is_dir(), path.is_file()
-    # The home of a user who does not exist, a name that is too long, or one with a null byte.
-    except (RuntimeError, OSError, ValueError):
-        is_folder = is_file = False
-    if is_folder:
+    path = located(dataset)
+    if is_folder(path):
         return TreeSource(FolderFiles(path))
-    if not is_file:
+    if not is_file(path):
         raise UsageError(
             "Expected dataset to be kaggle, synthetic, or an existing folder, zip or CSV. "
-            f"Received: {dataset[:200]} (looked for {str(path)[:300]})"
+            f"Received: {shown(dataset, 200)} (looked for {shown(located(redact(dataset)), 300)})"
         )
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         return TreeSource(ZipFiles(path))

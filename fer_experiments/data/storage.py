@@ -19,18 +19,33 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from fer_experiments.errors import DataError, DiskFullError
+from fer_experiments.errors import DataError, DiskFullError, UsageError
 
 
 def data_home() -> Path:
-    """`FER_DATA_HOME`, else the user's cache folder."""
+    """`FER_DATA_HOME`, else the user's cache folder.
+
+    Raises:
+        UsageError: it begins with `~` and a name that no user has.
+    """
     chosen = os.environ.get("FER_DATA_HOME")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("fer_experiments")
+    if not chosen:
+        return platformdirs.user_cache_path("fer_experiments")
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        raise UsageError(f"Expected FER_DATA_HOME to be a folder. Received: {chosen}") from None
 
 
 def open_array(path: Path) -> np.ndarray:
-    """A .npy file, memory-mapped; nothing is unpickled."""
-    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    """A .npy file, memory-mapped; nothing is unpickled.
+
+    Raises:
+        OSError, EOFError, ValueError: it is not there or no such file.
+    """
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):  # NumPy takes a zip for an .npz, whatever it is called
+        raise ValueError("no single array")
     return array
 
 

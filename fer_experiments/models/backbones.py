@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from fer_experiments.errors import ConfigError
+from fer_experiments.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     import keras
@@ -110,9 +110,9 @@ def lookup(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    near = get_close_matches(name.lower(), BACKBONES, n=1, cutoff=0.5)
+    near = get_close_matches(name[:80].lower(), BACKBONES, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(
         f"Expected backbone to be one of {', '.join(BACKBONES)}. "
-        f"Received: backbone={name[:80]}{hint}"
+        f"Received: backbone={shown(name)}{hint}"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments.config import ModelConfig, per_backbone
-from fer_experiments.errors import ConfigError
+from fer_experiments.errors import ConfigError, shown
 from fer_experiments.models import weights as pretrained
 from fer_experiments.models.backbones import Backbone, lookup
 
@@ -155,10 +155,10 @@ def _cut_tensor(whole: keras.Model, cut: str, row: Backbone) -> Any:
 
     own = [layer.name for layer in _after(INPUT_END, whole.layers)]
     if cut not in own:
-        near = get_close_matches(cut, own, n=3, cutoff=0.3) or own[-3:]
+        near = get_close_matches(cut[:80], own, n=3, cutoff=0.3) or own[-3:]
         raise ConfigError(
             f"Expected cut to be a layer of {row.name}, such as {', '.join(near)}. "
-            f"Received: cut={cut[:80]}"
+            f"Received: cut={shown(cut)}"
         )
     return whole.get_layer(cut).output
 

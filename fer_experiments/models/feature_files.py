@@ -128,7 +128,7 @@ class Kept:
 
     def open(self) -> np.ndarray | None:
         """(N, …), memory-mapped; None if the file is not there with the bytes that were written."""
-        with suppress(OSError, EOFError, ValueError, KeyError, TypeError):
+        with suppress(OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
             manifest = json.loads((self.folder / _MANIFEST).read_text())
             array = self.mapped()
             if (
@@ -262,18 +262,19 @@ def entries() -> list[Entry]:
 def _entry(folder: Path) -> Entry:
     about: dict[str, str] = {}
     made = 0.0
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         manifest = json.loads((folder / _MANIFEST).read_text())
         key = manifest["key"]
-        part = Part(split=key["split"], view=key["view"])
+        part = Part(split=str(key["split"]), view=int(key["view"]))
+        time.localtime(manifest["made"])  # refuses what is no date
         made = float(manifest["made"])
         about = {
-            "backbone": key["backbone"],
-            "tensor": key["tensor"],
+            "backbone": str(key["backbone"]),
+            "tensor": str(key["tensor"]),
             "dataset": f"{manifest['dataset']} {key['dataset'][:8]}",
             "of": part.title,
             "images": str(manifest["images"]),
-            "dtype": key["dtype"],
+            "dtype": str(key["dtype"]),
         }
     return Entry(folder=folder, size=_bytes(folder), made=made, about=about)
 

@@ -5,20 +5,24 @@ Keras's own loading by name skips layers that the file lacks without a word; her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
-from fer_experiments.errors import ConfigError, UsageError, WeightsError
+from fer_experiments.data.files import is_file, is_folder, located
+from fer_experiments.errors import ConfigError, UsageError, WeightsError, first_line, shown
 from fer_experiments.models.backbones import Backbone
+from fer_experiments.secrets import redact
 
 if TYPE_CHECKING:
     import keras
 
-LayerWeights = Mapping[str, list[np.ndarray]]
+# Arrays, or what can be read as such.
+LayerWeights = Mapping[str, Sequence[np.ndarray | h5py.Dataset]]
 
 
 def check(weights: str, backbone: Backbone) -> Path | None:
@@ -37,13 +41,13 @@ def check(weights: str, backbone: Backbone) -> Path | None:
                 "trained on ImageNet. Received: weights=imagenet"
             )
         return None
-    path = Path(weights).expanduser().absolute()
-    if path.is_dir():
+    path = located(weights)
+    if is_folder(path):
         return _file_in_folder(path, backbone)
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(
             "Expected weights to be imagenet, none, a Keras weights file, or a folder of such. "
-            f"Received: {weights[:200]} (looked for {str(path)[:300]})"
+            f"Received: {shown(weights, 200)} (looked for {shown(located(redact(weights)), 300)})"
         )
     return path
 
@@ -69,13 +73,15 @@ def fill(
     elif path is None:
         _copy(needing, _downloaded(backbone), "the downloaded ImageNet weights")
     else:
-        _copy(needing, _read_file(path, backbone), str(path))
+        _copy_file(needing, path, backbone)
 
 
 def _file_in_folder(folder: Path, backbone: Backbone) -> Path:
-    files = sorted(
-        p for p in folder.glob(f"{backbone.name}*") if p.suffix in (".h5", ".hdf5", ".keras")
-    )
+    try:
+        names = sorted(folder.glob(f"{backbone.name}*"))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
+    files = [p for p in names if p.suffix in (".h5", ".hdf5", ".keras") and is_file(p)]
     if len(files) != 1:
         raise UsageError(
             f"Expected one weights file whose name begins with {backbone.name} in {folder}. "
@@ -95,51 +101,68 @@ def _initialise(layers: list[keras.layers.Layer], initializer: str) -> None:
 
 
 def _downloaded(backbone: Backbone) -> LayerWeights:
-    assert backbone.download is not None  # `check` has refused this
+    if backbone.download is None:  # `check` refuses this before any work is done
+        raise WeightsError(f"There are no ImageNet weights of {backbone.name}")
     try:
         donor = backbone.download()
     # keras.utils.get_file wraps whatever urllib raised in a bare Exception.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise WeightsError(
-            f"ImageNet weights of {backbone.name} could not be downloaded ({reason}). Go on with "
-            "a network, or pass weights=FILE of a copy that you have, or weights=none"
+            f"ImageNet weights of {backbone.name} could not be downloaded ({first_line(error)}). "
+            "Go on with a network, or pass weights=FILE of a copy that you have, or weights=none"
         ) from None
     return {layer.name: layer.get_weights() for layer in donor.layers}
 
 
-def _read_file(path: Path, backbone: Backbone) -> LayerWeights:
-    """Weights by layer name, from the layout of keras.applications or Keras 3's own."""
+def _copy_file(layers: list[keras.layers.Layer], path: Path, backbone: Backbone) -> None:
+    """Weights from the layout of keras.applications or Keras 3's own."""
     try:
-        with h5py.File(path) as file:
-            if "layer_names" in file.attrs:
-                return _legacy_layers(file)
-            if "model_weights" in file:
-                return _legacy_layers(file["model_weights"])
-    except (OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise WeightsError(f"{path} cannot be read as an HDF5 weights file: {reason}") from None
+        with h5py.File(path, "r") as file:
+            group = file.get("model_weights", file)
+            if "layer_names" in group.attrs:
+                needed = {layer.name for layer in layers}
+                return _copy(layers, _named_layers(group, needed, str(path)), str(path))
+    except WeightsError:
+        raise
+    # HDF5 and h5py raise almost anything on a damaged file.
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as an HDF5 weights file: {first_line(error, 120)}"
+        ) from None
     if not path.name.endswith(".weights.h5"):
         raise WeightsError(
             f"Expected {path} to hold weights by layer name, as keras.applications saves them, "
             "or to be a whole backbone's NAME.weights.h5. Received: neither"
         )
+    return _copy(layers, _whole_backbone(path, backbone), str(path))
+
+
+def _whole_backbone(path: Path, backbone: Backbone) -> LayerWeights:
+    """Weights as Keras 3 saves those of a whole model."""
     import keras
 
     donor = backbone.build(keras.Input((backbone.smallest_input, backbone.smallest_input, 3)))
     try:
         donor.load_weights(path)
     except Exception as error:
-        reason = str(error).splitlines()[0][:160]
-        raise WeightsError(f"{path} does not fit {backbone.name}: {reason}") from None
+        raise WeightsError(f"{path} does not fit {backbone.name}: {first_line(error)}") from None
     return {layer.name: layer.get_weights() for layer in donor.layers}
 
 
-def _legacy_layers(group: h5py.Group) -> LayerWeights:
-    return {
-        _text(name): [np.asarray(group[name][w]) for w in group[name].attrs["weight_names"]]
-        for name in group.attrs["layer_names"]
+def _named_layers(group: h5py.Group, needed: Collection[str], source: str) -> LayerWeights:
+    """Weights by layer name, not yet read: a file may promise more than fits in memory."""
+    names = [name for name in map(_text, group.attrs["layer_names"]) if name in needed]
+    layers = {
+        name: [group[name][weight] for weight in group[name].attrs["weight_names"]]
+        for name in names
     }
+    for array in chain.from_iterable(layers.values()):
+        if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "fiu":
+            raise WeightsError(f"{source} holds no numbers at {array.name}")
+        # HDF5 can point into any file of this machine.
+        if array.file.filename != group.file.filename or array.external or array.is_virtual:
+            raise WeightsError(f"{source} takes {array.name} from another file")
+    return layers
 
 
 def _copy(layers: list[keras.layers.Layer], values: LayerWeights, source: str) -> None:
@@ -157,7 +180,10 @@ def _copy(layers: list[keras.layers.Layer], values: LayerWeights, source: str) -
     if wrong:
         raise WeightsError(f"{source} has other shapes than the backbone in: {_some(wrong)}")
     for layer in layers:
-        layer.set_weights(values[layer.name])
+        arrays = [np.asarray(array) for array in values[layer.name]]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise WeightsError(f"{source} holds values that are not finite in: {layer.name}")
+        layer.set_weights(arrays)
 
 
 def _some(names: list[str], most: int = 12) -> str:
@@ -165,4 +191,4 @@ def _some(names: list[str], most: int = 12) -> str:
 
 
 def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name
+    return name.decode(errors="replace") if isinstance(name, bytes) else name

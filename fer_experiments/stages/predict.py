@@ -9,8 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from fer_experiments import console
-from fer_experiments.data.images import BadImage, decode, resize
-from fer_experiments.errors import DataError, RunError, UsageError
+from fer_experiments.data.files import (
+    Unreadable,
+    as_text,
+    expanded,
+    is_file,
+    is_folder,
+    located,
+    read_file,
+)
+from fer_experiments.data.images import decode, resize
+from fer_experiments.errors import DataError, RunError, UsageError, shown
+from fer_experiments.secrets import redact
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.models import LoggedModel, describe, load
 
@@ -47,17 +57,15 @@ def run(paths: Sequence[str], *, model: str | None = None) -> Predictions:
     logged = _model(model)
     pixels, good, bad, larger = [], [], [], 0
     for file in files:
+        name = as_text(str(file))
         try:
-            grey = decode(file.read_bytes(), image_size=None).pixels
-        except BadImage as error:
-            bad.append(f"{file}: {error}")
-            continue
-        except OSError as error:
-            bad.append(f"{file}: {error.strerror}")
+            grey = decode(read_file(file), image_size=None).pixels
+        except Unreadable as error:
+            bad.append(f"{shown(name, 200)}: {error}")
             continue
         larger += min(grey.shape) > 2 * logged.image_size
         pixels.append(resize(_central_square(grey), logged.image_size))
-        good.append(str(file))
+        good.append(name)
     if not good:
         raise DataError(f"None of {len(files)} files could be read ({'; '.join(bad[:3])})")
     console.load_keras()
@@ -87,18 +95,19 @@ def _model(uri: str | None) -> LoggedModel:
 def _files(paths: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for given in paths:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        elif path.is_file():
+        path = expanded(given)
+        if is_folder(path):
+            found = (p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+            files += sorted(p for p in found if not is_folder(p))
+        elif is_file(path):
             files.append(path)
         else:
             raise UsageError(
-                f"Expected an image file or a folder. Received: {given[:200]} "
-                f"(looked for {str(path.absolute())[:300]})"
+                f"Expected an image file or a folder. Received: {shown(given, 200)} "
+                f"(looked for {shown(located(redact(given)), 300)})"
             )
     if not files:
-        raise UsageError(f"Expected images. Found: none in {', '.join(paths)[:300]}")
+        raise UsageError(f"Expected images. Found: none in {shown(', '.join(paths), 300)}")
     return files
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from fer_experiments.config import Config
-from fer_experiments.errors import RunError
+from fer_experiments.errors import RunError, TrackingError, first_line, shown
+from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MODEL_URI_TAG
 
 if TYPE_CHECKING:
@@ -55,25 +57,52 @@ def describe(uri: str) -> LoggedModel:
     """
     try:
         info = mlflow.models.get_model_info(uri)
-    except (MlflowException, OSError, ValueError) as error:
+    # The libraries of the address's scheme may be missing, or raise errors of their own.
+    except Exception as error:
         raise RunError(
             "Expected model to be a URI such as models:/emotion-fer2013@champion. "
-            f"Received: {uri[:200]} ({str(error).splitlines()[0][:160]})"
+            f"Received: {shown(uri, 200)} ({first_line(error)})"
         ) from None
     metadata: dict[str, Any] = info.metadata or {}
     if "class_names" not in metadata:
-        raise RunError(f"Expected a model that this suite logged. Received: {uri[:200]}")
-    return LoggedModel(
-        uri=f"models:/{info.model_id}",
-        class_names=tuple(metadata["class_names"]),
-        image_size=int(metadata["image_size"]),
-        config=Config.from_flat(metadata["config"]),
-        dataset_name=metadata["dataset_name"],
-        dataset_fingerprint=metadata["dataset_fingerprint"],
-        source_run_id=metadata["source_run_id"],
-    )
+        raise RunError(f"Expected a model that this suite logged. Received: {shown(uri, 200)}")
+    try:
+        return LoggedModel(
+            uri=f"models:/{info.model_id}",
+            class_names=tuple(metadata["class_names"]),
+            image_size=int(metadata["image_size"]),
+            config=Config.from_flat(metadata["config"]),
+            dataset_name=metadata["dataset_name"],
+            dataset_fingerprint=metadata["dataset_fingerprint"],
+            source_run_id=metadata["source_run_id"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"Expected a model that this suite logged. Received: {shown(uri, 200)}, whose "
+            f"description is damaged ({first_line(error)})"
+        ) from None
 
 
 def load(logged: LoggedModel) -> keras.Model:
-    """The Keras model; Keras's safe mode is on, nothing is unpickled."""
-    return mlflow.pyfunc.load_model(logged.uri).get_raw_model()
+    """The Keras model, from its .keras file alone and in Keras's safe mode.
+
+    MLflow's own loading imports the module that the model names, and unpickles custom objects that
+    lie beside it: a model may come from a stranger.
+
+    Raises:
+        TrackingError: the file is damaged, holds code, or cannot be reached.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            copy = mlflow.artifacts.download_artifacts(logged.uri, dst_path=folder)
+            file = Path(copy, "data", "model.keras")  # where MLflow's tensorflow flavor puts it
+            return keras.saving.load_model(file, compile=False, safe_mode=True)
+        # Keras, HDF5 and MLflow raise almost anything on damaged files.
+        except Exception as error:
+            if store.is_away(error):
+                raise TrackingError(store.message(error)) from None
+            raise TrackingError(
+                f"The model {logged.uri} cannot be loaded: {first_line(error)}"
+            ) from None

@@ -275,7 +275,7 @@ def _sync() -> Any:
     try:
         from fer_experiments.tracking import sync
     except ModuleNotFoundError as error:
-        if error.name != "mlflow":
+        if (error.name or "").split(".")[0] != "mlflow":
             raise
         raise TrackingError(
             "MLflow is not installed here; pass --offline to train all the same, and deliver the "

@@ -99,7 +99,7 @@ class Writer:
 
     def json(self, content: Any, path: str) -> None:
         """A JSON artifact."""
-        self.text(json.dumps(content, indent=2, default=_plain), path)
+        self.text(json.dumps(_redacted(content), indent=2, default=_plain), path)
 
     def figure(self, figure: Figure, path: str) -> None:
         """A PNG artifact."""
@@ -147,7 +147,7 @@ class Writer:
             metadata={
                 "class_names": list(prepared.class_names),
                 "image_size": prepared.image_size,
-                "config": {n: _redacted(value) for n, value in config.flat().items()},
+                "config": _redacted(config.flat()),
                 "dataset_name": prepared.name,
                 "dataset_fingerprint": prepared.fingerprint,
             },
@@ -172,7 +172,14 @@ def metric_name(name: str) -> str:
 
 
 def _redacted(value: Any) -> Any:
-    return redact(value) if isinstance(value, str) else value
+    """The value with secrets taken out of every text in it, before JSON escapes them."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {_redacted(key): _redacted(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_redacted(v) for v in value]
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -193,7 +193,11 @@ def test_refusal_names_the_first_three():
 
 @pytest.mark.parametrize(
     ("error", "line"),
-    [(ValueError("a\nb"), "a"), (ValueError(), "ValueError"), (ValueError("x" * 999), "x" * 160)],
+    [
+        (ValueError("a\nb"), "a"),
+        (ValueError(), "ValueError"),
+        (ValueError("x" * 999), "x" * 159 + "…"),
+    ],
 )
 def test_first_line(error, line):
     assert first_line(error) == line
