@@ -13,12 +13,16 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.faults import report
 from benchmarks.faults.results import Result
 
-# Name -> module and function, imported when it is its turn.
+_AT_ONCE = 2
+# Name -> module and function, imported when it is its turn; the longest first.
 FAULTS = {
     "kill9": ("signals", "kill9"),
     "sigterm": ("signals", "sigterm"),
@@ -32,7 +36,7 @@ FAULTS = {
 
 
 def main() -> int:
-    """Runs the faults in turn; a row is on disk as soon as it is there."""
+    """Runs the faults, two at a time; a row is on disk as soon as it is there."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2 or 3 moments each, small jobs")
     parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="NAME", help="these alone")
@@ -43,19 +47,26 @@ def main() -> int:
     path, page = (report.QUICK_ROWS, None) if asked.quick else (report.ROWS, report.PAGE)
     rows = report.read(path)
     lost: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="fer-faults-") as temporary:
-        folder = asked.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in asked.only or FAULTS:
-            started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="fer-faults-") as temporary,
+        # Processes, because each of them imports Keras to look at models. One job keeps little
+        # more than one core busy.
+        ProcessPoolExecutor(_AT_ONCE, mp_context=get_context("spawn")) as pool,
+    ):
+        folder = (asked.keep or Path(temporary)).absolute()
+        futures = {
+            pool.submit(_run, name, folder / name, quick=asked.quick): name
+            for name in asked.only or FAULTS
+        }
+        for future in as_completed(futures):
+            name = futures[future]
             try:
-                result = _function(name)(folder, quick=asked.quick)
+                result, minutes = future.result()
             except Exception:
                 # The others are still worth their time; this one has no row to show.
                 traceback.print_exc()
                 lost.append(name)
                 continue
-            minutes = (time.monotonic() - started) / 60
             print(f"{name}: {result.survived} of {result.tried} in {minutes:.1f} min", flush=True)
             print(f"  {result.note}", flush=True)
             rows[name] = result
@@ -67,12 +78,16 @@ def main() -> int:
     return 1 if lost else 0
 
 
-def _function(name: str) -> Callable[..., Result]:
+def _run(name: str, folder: Path, *, quick: bool) -> tuple[Result, float]:
+    """A fault's row, and the minutes that it took."""
+    folder.mkdir(parents=True)
+    started = time.monotonic()
     module, function = FAULTS[name]
-    found: Callable[..., Result] = getattr(
+    run: Callable[..., Result] = getattr(
         importlib.import_module(f"benchmarks.faults.{module}"), function
     )
-    return found
+    result = replace(run(folder, quick=quick), name=name)
+    return result, (time.monotonic() - started) / 60
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.faults.processes import Place
+from fer_experiments.console import load_keras, quieten
 
 TOLERANCE = 1e-4
 # Metrics, and columns and keys of artifacts, that say how long something took.
@@ -50,7 +51,7 @@ class State:
 
     runs: Mapping[str, RunState]  # finished ones, by stage
     doubles: Sequence[str]  # what is there more than once
-    registry: Sequence[tuple[str, ...]]  # registered models, versions, aliases
+    registry: Sequence[tuple[str, ...]]  # versions with their aliases and how it was decided
     files: Mapping[str, Any]  # of the data home
 
 
@@ -101,7 +102,8 @@ def look(place: Place, *, experiment: str | None = None) -> State:
         for version in client.search_model_versions(f"name = '{model.name}'"):
             number = str(version.version)
             aliases = sorted(a for a, n in model.aliases.items() if str(n) == number)
-            registry.append((model.name, number, named(version.source), *aliases))
+            why = named(version.tags.get("decision_reason", "no reason"))
+            registry.append((model.name, number, named(version.source), ",".join(aliases), why))
     return State(
         runs=by_stage, doubles=doubles, registry=sorted(registry), files=_files(place, named)
     )
@@ -111,9 +113,9 @@ def read_run(
     place: Place, run_id: str, *, names: Callable[[str], str] = lambda text: text
 ) -> RunState:
     """Everything of one run."""
+    client = _client(place)
     import mlflow
 
-    client = _client(place)
     run = client.get_run(run_id)
     models = [
         model
@@ -139,6 +141,7 @@ def read_run(
                 dst_path=folder,
                 tracking_uri=place.tracking_uri,
             )
+            load_keras()
             network = mlflow.pyfunc.load_model(local_model).get_raw_model()
             weights = network.get_weights()
     return RunState(
@@ -159,7 +162,12 @@ def read_run(
         ),
         models=len(models),
         weights=weights,
-        model_scores={m.key: m.value for model in models for m in model.metrics or []},
+        model_scores={
+            m.key: m.value
+            for model in models
+            for m in model.metrics or []
+            if not m.key.startswith(("system/", "time/"))
+        },
     )
 
 
@@ -219,12 +227,20 @@ def differences(
         problems += [
             f"{stage}: {problem}"
             for problem in run_differences(
-                run, found.runs[stage], resumed=resumed, values=not fallback
+                # Whoever decides again finds it decided, and says so; why stands in the registry.
+                _without_note(run) if resumed and stage == "register" else run,
+                found.runs[stage],
+                resumed=resumed,
+                values=not fallback,
             )
         ]
     problems += [f"an unexpected {stage} run" for stage in found.runs if stage not in expected.runs]
-    if expected.registry != found.registry:
-        problems.append(f"registry: {found.registry} instead of {expected.registry}")
+    ours, theirs = (
+        [entry[:-1] if fallback else entry for entry in state.registry]
+        for state in (expected, found)
+    )
+    if ours != theirs:
+        problems.append(f"registry: {theirs} instead of {ours}")
     extra = found.files.keys() - expected.files.keys()
     missing = expected.files.keys() - found.files.keys()
     if fallback:
@@ -292,6 +308,10 @@ def run_differences(
         )
         if not distance <= TOLERANCE:
             yield f"the model's weights differ by {distance:.3g}"
+
+
+def _without_note(run: RunState) -> RunState:
+    return replace(run, tags={key: value for key, value in run.tags.items() if key != _NOTE})
 
 
 def _tag_differences(
@@ -428,8 +448,6 @@ def _few(values: Any) -> str:
 
 
 def _client(place: Place) -> Any:
-    from fer_experiments.console import quieten
-
     quieten()
     from mlflow.tracking import MlflowClient
 

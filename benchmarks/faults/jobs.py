@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,7 @@ from benchmarks.faults.processes import Place, Running, working
 # fine-tuning: curves, the model, notes.
 STAGES = (
     "start-up", "prepare", "cache", "train", "fine-tune", "log", "evaluate", "compare", "register",
+    "between stages",
 )  # fmt: skip
 _LOOK_EVERY = 0.01  # seconds
 
@@ -54,7 +56,7 @@ _CLEAN = ("--views", "1", "--flip", "false")
 
 def cached(*, quick: bool) -> Job:
     """All of it, on cached features."""
-    size = (*_faces(700), *_epochs(6, 4)) if quick else (*_faces(2100), *_epochs(20, 15))
+    size = (*_faces(700), *_epochs(6, 4)) if quick else (*_faces(2100), *_epochs(14, 10))
     return Job(name="cached", arguments=("main", "--backbones", "tiny", *size))
 
 
@@ -72,7 +74,7 @@ def clean(*, quick: bool) -> Job:
 
 def train(*, quick: bool, experiment: str | None = None) -> Job:
     """Head training alone, with images augmented anew every epoch."""
-    size = (*_faces(420), "--epochs", "6") if quick else (*_faces(1050), "--epochs", "20")
+    size = (*_faces(420), "--epochs", "8") if quick else (*_faces(2100), "--epochs", "20")
     where = () if experiment is None else ("--experiment", experiment)
     arguments = ("train", "--backbone", "tiny", *size, *_AUGMENT, *where)
     return Job(name="train", arguments=arguments)
@@ -102,15 +104,18 @@ def epochs(text: str) -> list[int]:
 
 def under_way(place: Place, text: str) -> str:
     """The stage that a job is in, from what it has printed and what stands in its store."""
-    *_, section = _SECTION.finditer(text) or [None]
-    if section is None:
+    sections = list(_SECTION.finditer(text))
+    if not sections:
         begun = any(run.status == "RUNNING" and run.stage for run in place.runs())
         return "prepare" if begun else "start-up"
+    section = sections[-1]
     since = text[section.end() :]
     if _SUMMARY.search(since):
         running = [run.stage for run in place.runs() if run.status == "RUNNING"]
         known = [stage for stage in running if stage in ("evaluate", "compare", "register")]
-        return known[0] if known else "log"
+        if known:
+            return known[0]
+        return "log" if section[1] in running or "main" not in running else "between stages"
     ended = _EPOCH.findall(since)
     if ended:
         number, last = ended[-1]
@@ -121,6 +126,11 @@ def under_way(place: Place, text: str) -> str:
     elif section[1] == "train" and "\nfeatures: " not in since:
         return "start-up"  # Keras is being imported, the network built
     return {"train": "train", "finetune": "fine-tune"}[section[1]]
+
+
+def spread(hit: Counter[str]) -> str:
+    """How often each stage was hit, in words."""
+    return ", ".join(f"{stage} {hit[stage]}×" for stage in STAGES if hit[stage])
 
 
 def changes(job: Running, place: Place) -> Iterator[tuple[float, str]]:

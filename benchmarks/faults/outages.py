@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.faults.comparison import State, check, look
-from benchmarks.faults.jobs import train, under_way
+from benchmarks.faults.jobs import spread, train, under_way
 from benchmarks.faults.moments import SEED, Tally, generator
 from benchmarks.faults.processes import Ended, Place, Running, remove, working
 from benchmarks.faults.results import Result
 from benchmarks.faults.servers import MlflowServer, missing_postgresql, postgresql
+from fer_experiments.console import quieten
 
 _MOMENTS, _QUICK_MOMENTS = 10, 2
 _AWAY, _QUICK_AWAY = (5.0, 30.0), (5.0, 8.0)  # seconds
@@ -89,9 +90,10 @@ def _outages(
     server.start()
     reference = _undisturbed(home, server, quick=quick)
     hit: Counter[str] = Counter()
+    stages: Counter[str] = Counter()
     for i in range(moments):
         others = victims[1:]
-        victim = others[0] if others and i % _DATABASE_EVERY == 1 else server
+        victim = others[0] if others and i % _DATABASE_EVERY == 0 else server
         away = float(rng.uniform(*(_QUICK_AWAY if quick else _AWAY)))
         to_the_end = moments > 1 and i == moments - 1
         experiment = f"{name}-{i}"
@@ -101,6 +103,7 @@ def _outages(
         )  # fmt: skip
         if not problems:
             problems += check(place, reference.state, experiment=experiment, resumed=False)
+        stages[what.rpartition(", in ")[2].split(",")[0]] += 1
         hit["to the end" if to_the_end else "database" if victim is not server else "server"] += 1
         tally.add(what, problems)
         if not problems:
@@ -113,8 +116,8 @@ def _outages(
     if hit["to the end"]:
         parts.append(f"{hit['to the end']}× away to the end, then fer sync")
     return tally.result(
-        f"{', '.join(parts)}; params, tags, metrics, tables, artifacts and model as undisturbed, "
-        f"nothing twice; seed {SEED}"
+        f"{', '.join(parts)}; in {spread(stages)}; params, tags, metrics, tables, artifacts and "
+        f"model as undisturbed, nothing twice; seed {SEED}"
     )
 
 
@@ -220,8 +223,6 @@ def _forget(place: Place, experiment: str) -> None:
 
 
 def _client(place: Place) -> Any:
-    from fer_experiments.console import quieten
-
     quieten()
     from mlflow.tracking import MlflowClient
 

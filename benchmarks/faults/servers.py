@@ -96,7 +96,7 @@ class PostgreSQL:
     @property
     def uri(self) -> str:
         """What an MLflow server takes as its backend store."""
-        return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        return f"postgresql+psycopg2://postgres@127.0.0.1:{self._port}/postgres"
 
     def make(self) -> None:
         """Writes the data folder."""

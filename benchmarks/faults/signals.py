@@ -20,7 +20,6 @@ import numpy as np
 
 from benchmarks.faults.comparison import check
 from benchmarks.faults.jobs import (
-    STAGES,
     Job,
     Undisturbed,
     augmented,
@@ -29,6 +28,7 @@ from benchmarks.faults.jobs import (
     epochs,
     finetune,
     prepare,
+    spread,
     train,
     under_way,
     undisturbed,
@@ -83,7 +83,7 @@ def kill9(folder: Path, *, quick: bool, moments: int | None = None) -> Result:
         if not problems:
             remove(place)
     return tally.result(
-        f"kill -9 in {_spread(hit)}"
+        f"kill -9 in {spread(hit)}"
         + (f"; {twice} of them hit what went on once more" if twice else "")
         + f"; weights and metrics equal to 1e-4; seed {SEED}"
     )
@@ -110,7 +110,7 @@ def sigterm(folder: Path, *, quick: bool, moments: int | None = None) -> Result:
         if not problems:
             remove(place)
     return tally.result(
-        f"SIGTERM in {_spread(hit)}; of main, train and finetune; exit code 143, run KILLED with a "
+        f"SIGTERM in {spread(hit)}; of main, train and finetune; exit code 143, run KILLED with a "
         f"note how to go on; weights and metrics equal to 1e-4; seed {SEED}"
     )
 
@@ -235,7 +235,3 @@ def _ended_well(place: Place, job: Job, ended: Ended) -> list[str]:
         if "--resume" not in place.tag(own.run_id, "mlflow.note.content"):
             problems.append("its note does not say how to go on")
     return problems
-
-
-def _spread(hit: Counter[str]) -> str:
-    return ", ".join(f"{stage} {hit[stage]}×" for stage in STAGES if hit[stage])

@@ -73,10 +73,9 @@ class _Helper:
     @staticmethod
     def _end_with_parent() -> None:
         """A parent that is killed cannot end us, and the queue would never end either."""
-        parent = parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
 
     @classmethod
     def do(cls, task: Any) -> Any:

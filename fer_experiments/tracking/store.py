@@ -74,8 +74,7 @@ def experiment_id(name: str) -> str:
             else:
                 store.set_experiment_tag(made, "mlflow.note.content", _EXPERIMENT_NOTE)
             found = store.get_experiment_by_name(name)
-    assert found is not None
-    if found.lifecycle_stage == LifecycleStage.DELETED:
+    if found is None or found.lifecycle_stage == LifecycleStage.DELETED:
         raise TrackingError(
             f"Expected an experiment that can be written to. Received: experiment={name[:80]}, "
             "which was deleted in MLflow; restore it, or pass another name"

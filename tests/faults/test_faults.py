@@ -43,7 +43,7 @@ RUN = RunState(
 STATE = State(
     runs={"train": RUN},
     doubles=[],
-    registry=[("emotion-synthetic", "1", "<train model>", "champion")],
+    registry=[("emotion-synthetic", "1", "<train model>", "champion", "the first version")],
     files={"features/tiny-1/features.npy": "abc"},
 )
 
