@@ -50,6 +50,11 @@ def _switch_layer(random_layers: list[keras.layers.Layer]) -> Any:
         def __init__(self) -> None:
             super().__init__(name="augmentation")
             self.steps = random_layers
+
+        def build(self, shape: Any) -> None:
+            for step in self.steps:
+                if not step.built:
+                    step.build(shape)
             self.on = self.add_weight(
                 name="on", shape=(), initializer="ones", trainable=False, autocast=False
             )

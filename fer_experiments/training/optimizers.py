@@ -34,7 +34,8 @@ class Plan:
         """The optimizer for a phase whose epochs have so many steps."""
         settings: dict[str, Any] = {
             "learning_rate": self._schedule(steps_per_epoch),
-            "weight_decay": self.weight_decay or None,
+            # AdamW takes a number only.
+            "weight_decay": self.weight_decay or (0.0 if self.optimizer == "adamw" else None),
         }
         if self.ema:
             settings |= {"use_ema": True, "ema_momentum": self.ema}
@@ -93,7 +94,9 @@ def _by_layer(
 
     class ByLayer(kind):
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            share = rates.get(variable.path.split("/")[0], 1.0)
+            # The backend's own variable comes in; its path stands in Keras's.
+            known = self._trainable_variables[self._get_variable_index(variable)]
+            share = rates.get(known.path.split("/")[0], 1.0)
             super().update_step(gradient, variable, learning_rate * share)
 
     return ByLayer
