@@ -24,6 +24,7 @@ from fer_experiments.recipes import resolve
 from fer_experiments.stages import inputs
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.loop import fit
+from fer_experiments.training.optimizers import Plan
 
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:
@@ -133,11 +134,8 @@ def _whole(config: Config, prepared: Any, images: int, rounds: int) -> tuple[flo
         feed.model,
         batches("train", 288, 0),
         batches("val", 32, None),
-        optimizer="adam",
-        learning_rate=1e-4,
-        epochs=1,
+        Plan(epochs=1, keep_epoch="last"),
         first_epoch=1,
-        keep_epoch="last",
         log=lambda record: seconds.append(record["seconds"]),
     )
     pairs = []

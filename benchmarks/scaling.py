@@ -80,6 +80,7 @@ def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
     """The second epoch's seconds: the first one compiles."""
     from fer_experiments.training.batches import Batches
     from fer_experiments.training.loop import fit
+    from fer_experiments.training.optimizers import Plan
 
     seconds: list[float] = []
     batches = [
@@ -89,11 +90,8 @@ def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
     fit(
         feed.model,
         *batches,
-        optimizer="adam",
-        learning_rate=config.train.learning_rate,
-        epochs=2,
+        Plan(learning_rate=config.train.learning_rate, epochs=2, keep_epoch="last"),
         first_epoch=1,
-        keep_epoch="last",
         log=lambda record: seconds.append(record["seconds"]),
     )
     return seconds[-1]

@@ -87,7 +87,14 @@ class ModelConfig(_Checked):
     input_size: int | None = _option(
         None, "up-sample inside the model to this size, pixels", minimum=32, maximum=512
     )
-    head_units: int = _option(256, "units of the head's hidden layer", minimum=1, maximum=65536)
+    head: str = _option(
+        "flatten",
+        "what the head reads: flatten (every place by itself), average (the mean over all places)",
+        choices=("flatten", "average"),
+    )
+    head_units: int = _option(
+        256, "units of the head's hidden layer (0: none)", minimum=0, maximum=65536
+    )
     head_batchnorm: bool = _option(False, "batch normalisation before the hidden layer")
     dropout: float = _option(0.5, "share of hidden units dropped", minimum=0.0, maximum=0.95)
     initializer: str = _option(
@@ -136,11 +143,20 @@ class AugmentationConfig(_Checked):
     shift: float = _option(0.2, "at most this, share of height and width", minimum=0.0, maximum=0.9)
     zoom: float = _option(0.0, "at most this, share of the size", minimum=0.0, maximum=0.9)
     flip: bool = _option(True, "mirror left and right, half of the time")
+    contrast: float = _option(
+        0.0, "stretch grey levels about their mean by at most this share", minimum=0.0, maximum=0.9
+    )
+    brightness: float = _option(
+        0.0, "add at most this share of the full range of grey", minimum=0.0, maximum=0.9
+    )
+    erasing: float = _option(
+        0.0, "share of images of which a random rectangle is erased", minimum=0.0, maximum=1.0
+    )
 
     @property
     def changes(self) -> bool:
         """Whether it changes images at all."""
-        return bool(self.rotation or self.shift or self.zoom or self.flip)
+        return any(getattr(self, f.name) for f in fields(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +166,50 @@ class TrainConfig(_Checked):
     optimizer: str = _option("adam", "Keras optimizer", choices=("adam", "adamw", "sgd"))
     learning_rate: float = _option(1e-4, "of head training", minimum=0.0, maximum=10.0, above=True)
     epochs: int = _option(10, "of head training", minimum=1, maximum=10_000)
+    schedule: str = _option(
+        "constant",
+        "learning rate over a phase: constant, cosine (to 0), plateau (halved if val stands still)",
+        choices=("constant", "cosine", "plateau"),
+    )
+    warmup_epochs: float = _option(
+        0.0, "of schedule=cosine: epochs in which the rate rises from 0", minimum=0.0, maximum=100.0
+    )
+    weight_decay: float = _option(
+        0.0, "decoupled from the gradient; spares biases and BatchNorm", minimum=0.0, maximum=1.0
+    )
+    ema: float = _option(
+        0.0,
+        "momentum of the weights' moving average, which is judged and kept (0: none)",
+        minimum=0.0,
+        maximum=0.99999,
+    )
     batch_size: int = _option(32, "images a step", minimum=1, maximum=65536)
+    label_smoothing: float = _option(
+        0.0, "share of a label that is spread over all classes", minimum=0.0, maximum=0.9
+    )
+    mixup: float = _option(
+        0.0, "blend pairs of images: alpha of the Beta distribution", minimum=0.0, maximum=10.0
+    )
+    cutmix: float = _option(
+        0.0, "paste a rectangle of another image: alpha likewise", minimum=0.0, maximum=10.0
+    )
+    balance: str = _option(
+        "none",
+        "rare classes: weights (count more), sampling (come as often), none",
+        choices=("none", "weights", "sampling"),
+    )
+    plain_epochs: int = _option(
+        0,
+        "last epochs of a phase without augmentation (cache=off), mixup and cutmix",
+        minimum=0,
+        maximum=10_000,
+    )
+    patience: int = _option(
+        0,
+        "stop after so many epochs without a better val score (0: never)",
+        minimum=0,
+        maximum=10_000,
+    )
     keep_epoch: str = _option(
         "best",
         "which epoch's weights are logged: best by val/macro_f1, or last",
@@ -165,6 +224,13 @@ class TrainConfig(_Checked):
 class FinetuneConfig(_Checked):
     """Training on, with the last layers of the backbone unfrozen."""
 
+    layer_decay: float = _option(
+        1.0,
+        "share of the learning rate from one block of the backbone to the one below",
+        minimum=0.0,
+        maximum=1.0,
+        above=True,
+    )
     unfreeze_layers: int = _option(
         4, "how many of the backbone's last layers train", minimum=1, maximum=10_000
     )
@@ -209,6 +275,11 @@ class Config:
             raise ConfigError(
                 "Expected an augmentation (rotation, shift, zoom or flip) for views above 1. "
                 f"Received: views={self.features.views} with none; pass one, or views=1"
+            )
+        if self.train.warmup_epochs and self.train.schedule != "cosine":
+            raise ConfigError(
+                "Expected schedule=cosine with warmup_epochs. "
+                f"Received: schedule={self.train.schedule}"
             )
 
     def flat(self) -> dict[str, Any]:

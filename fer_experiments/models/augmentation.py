@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from fer_experiments.config import AugmentationConfig
 
 if TYPE_CHECKING:
     import keras
 
+_PIXELS = (0, 255)
 
-def with_augmentation(model: keras.Model, config: AugmentationConfig, *, seed: int) -> keras.Model:
+
+@dataclass(frozen=True, kw_only=True)
+class Augmented:
+    """A network that changes its images at random in training, and the switch for that."""
+
+    model: keras.Model
+    switch: keras.Variable | None = None  # 1: on, 0: off; None: there is nothing to switch
+
+    def turn(self, on: bool) -> None:
+        """Sets the switch."""
+        if self.switch is not None:
+            self.switch.assign(float(on))
+
+
+def with_augmentation(model: keras.Model, config: AugmentationConfig, *, seed: int) -> Augmented:
     """The classifier with random layers in front; both share every weight.
 
     The layers act in training only. Without any augmentation the classifier itself comes back.
@@ -19,12 +35,39 @@ def with_augmentation(model: keras.Model, config: AugmentationConfig, *, seed: i
 
     random_layers = build_layers(config, seed=seed)
     if not random_layers:
-        return model
+        return Augmented(model=model)
     pixels = keras.Input(model.input_shape[1:], dtype="float32", name="pixels_to_augment")
-    x = pixels
-    for layer in random_layers:
-        x = layer(x)
-    return keras.Model(pixels, model(x), name=f"augmented_{model.name}")
+    switch = _switch_layer(random_layers)
+    changed = keras.Model(pixels, model(switch(pixels)), name=f"augmented_{model.name}")
+    return Augmented(model=changed, switch=switch.on)
+
+
+def _switch_layer(random_layers: list[keras.layers.Layer]) -> Any:
+    """The random layers as one that can be switched off without compiling again."""
+    import keras
+
+    class Switch(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="augmentation")
+            self.steps = random_layers
+
+        def build(self, shape: Any) -> None:
+            for step in self.steps:
+                if not step.built:
+                    step.build(shape)
+            self.on = self.add_weight(
+                name="on", shape=(), initializer="ones", trainable=False, autocast=False
+            )
+
+        def call(self, pixels: Any, training: bool = False) -> Any:
+            if not training:
+                return pixels
+            changed = pixels
+            for step in self.steps:
+                changed = step(changed, training=True)
+            return keras.ops.where(self.on > 0, changed, pixels)
+
+    return Switch()
 
 
 def build_layers(config: AugmentationConfig, *, seed: int) -> list[keras.layers.Layer]:
@@ -43,4 +86,14 @@ def build_layers(config: AugmentationConfig, *, seed: int) -> list[keras.layers.
         )
     if config.zoom:
         built.append(layers.RandomZoom(config.zoom, fill_mode="nearest", seed=seed + 3))
+    if config.contrast:
+        built.append(layers.RandomContrast(config.contrast, value_range=_PIXELS, seed=seed + 4))
+    if config.brightness:
+        built.append(layers.RandomBrightness(config.brightness, value_range=_PIXELS, seed=seed + 5))
+    if config.erasing:
+        built.append(
+            layers.RandomErasing(
+                (config.erasing, config.erasing), value_range=_PIXELS, seed=seed + 6
+            )
+        )
     return built

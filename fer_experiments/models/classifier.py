@@ -19,8 +19,8 @@ from fer_experiments.models.backbones import Backbone, lookup
 if TYPE_CHECKING:
     import keras
 
-# The head's first layer: what stands before it is the backbone and its input.
-HEAD_START = "head_flatten"
+# The head's first layer, by what it reads: what stands before it is the backbone and its input.
+HEAD_STARTS = {"flatten": "head_flatten", "average": "head_average"}
 INPUT_END = "backbone_input"
 
 
@@ -62,10 +62,12 @@ def _build(config: ModelConfig, *, image_size: int, classes: int, seed: int) -> 
     for layer in below_cut:
         layer.trainable = False
 
-    x = layers.Flatten(name=HEAD_START)(end)
+    start = {"flatten": layers.Flatten, "average": layers.GlobalAveragePooling2D}[config.head]
+    x = start(name=HEAD_STARTS[config.head])(end)
     if config.head_batchnorm:
         x = layers.BatchNormalization(name="head_batchnorm")(x)
-    x = layers.Dense(config.head_units, activation="relu", name="head_dense")(x)
+    if config.head_units:
+        x = layers.Dense(config.head_units, activation="relu", name="head_dense")(x)
     if config.dropout:
         x = layers.Dropout(config.dropout, seed=seed, name="head_dropout")(x)
     x = layers.Dense(classes, name="logits")(x)
@@ -110,7 +112,16 @@ def to_unfreeze(model: keras.Model, last: int, *, train_batchnorm: bool) -> list
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The backbone's layers of a classifier, in order, also after saving and loading."""
     names = [layer.name for layer in model.layers]
-    return _after(INPUT_END, model.layers[: names.index(HEAD_START)])
+    [start] = (i for i, name in enumerate(names) if name in HEAD_STARTS.values())
+    return _after(INPUT_END, model.layers[:start])
+
+
+def shares_of_rate(model: keras.Model, decay: float) -> dict[str, float]:
+    """By layer of the backbone, its share of the learning rate: `decay` for each block below the
+    topmost one that trains. A block is what shares the first part of its name: block3, conv4."""
+    trained = [layer.name for layer in backbone_layers(model) if layer.trainable_weights]
+    blocks = list(dict.fromkeys(name.split("_")[0] for name in reversed(trained)))
+    return {name: decay ** blocks.index(name.split("_")[0]) for name in trained}
 
 
 def _scaled(pixels: Any, config: ModelConfig, row: Backbone, image_size: int) -> Any:

@@ -84,6 +84,7 @@ def run(
             learning_rate=config.finetune.finetune_learning_rate,
             epochs=config.finetune.finetune_epochs,
             first_epoch=config.train.epochs + 1,
+            rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
             seconds_before=source.data.metrics.get("time/train_seconds_total", 0.0),
         )
         result = fit_and_log(writer, model, config, prepared, phase)

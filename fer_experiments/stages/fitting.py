@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fer_experiments import console
@@ -30,6 +30,7 @@ class Phase:
     learning_rate: float
     epochs: int
     first_epoch: int
+    rates: Mapping[str, float] = field(default_factory=dict)  # shares of the rate, by layer
     seconds_before: float = 0.0  # that earlier phases trained
 
 
@@ -66,8 +67,19 @@ def fit_and_log(
     computed in the same pass.
     """
     from fer_experiments.training import loop
-    from fer_experiments.training.batches import Batches
+    from fer_experiments.training.batches import Batches, Mixture
+    from fer_experiments.training.optimizers import Plan
 
+    own = config.train
+    last_epoch = phase.first_epoch - 1 + phase.epochs
+    last_changed = last_epoch - own.plain_epochs
+    mixture = Mixture(
+        label_smoothing=own.label_smoothing,
+        mixup=own.mixup,
+        cutmix=own.cutmix,
+        balance=own.balance,
+        until_epoch=last_changed,
+    )
     feed = inputs.of_phase(model, config, prepared, later=later)
     writer.params({"augmentation": feed.augmentation})
     batches = {
@@ -75,14 +87,18 @@ def fit_and_log(
             views,
             prepared.split(split)[1],
             classes=len(prepared.class_names),
-            batch_size=config.train.batch_size,
-            seed=config.train.seed if split == "train" else None,
+            batch_size=own.batch_size,
+            seed=own.seed if split == "train" else None,
             first_epoch=phase.first_epoch,
+            mixture=mixture if split == "train" else None,
         )
         for split, views in (("train", feed.train), ("val", feed.val))
     }
     bar = console.is_terminal()
-    last_epoch = phase.first_epoch - 1 + phase.epochs
+
+    def begin_epoch(epoch: int) -> None:
+        if feed.augment is not None:
+            feed.augment(epoch <= last_changed)
 
     def log(record: EpochRecord) -> None:
         epoch = int(record["epoch"])
@@ -97,16 +113,25 @@ def fit_and_log(
         feed.model,
         batches["train"],
         batches["val"],
-        optimizer=config.train.optimizer,
-        learning_rate=phase.learning_rate,
-        epochs=phase.epochs,
+        Plan(
+            optimizer=own.optimizer,
+            learning_rate=phase.learning_rate,
+            schedule=own.schedule,
+            warmup_epochs=own.warmup_epochs,
+            weight_decay=own.weight_decay,
+            ema=own.ema,
+            epochs=phase.epochs,
+            patience=own.patience,
+            keep_epoch=own.keep_epoch,
+            rates=phase.rates,
+        ),
         first_epoch=phase.first_epoch,
-        keep_epoch=config.train.keep_epoch,
         log=log,
+        begin_epoch=begin_epoch,
         checkpoint=writer.journal.checkpoint,
         progress_bar=bar,
     )
-    images_trained = prepared.size("train") * phase.epochs
+    images_trained = prepared.size("train") * len(result.history)
     writer.metrics(
         {
             "best_epoch": result.kept_epoch,
@@ -153,7 +178,7 @@ def _note(config: Config, prepared: PreparedDataset, phase: Phase, result: Train
         + f", weights `{model.weights}`, recipe `{config.recipe}`, on {prepared.name} "
         f"({prepared.size('train')} training images).",
         "",
-        f"Epochs {phase.first_epoch} to {phase.first_epoch - 1 + phase.epochs}, learning rate "
+        f"Epochs {phase.first_epoch} to {int(result.history[-1]['epoch'])}, learning rate "
         f"{phase.learning_rate:g}, {result.seconds:.0f} s. Kept epoch {result.kept_epoch}: "
         f"val accuracy {result.kept['val/accuracy']:.1%}, "
         f"macro-F1 {result.kept['val/macro_f1']:.3f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class Inputs:
     train: Sequence[Arrays]  # by view, then by input of the network
     val: Sequence[Arrays]
     augmentation: str  # what happens to training images, in words
+    augment: Callable[[bool], None] | None = None  # switches what happens to them on and off
     features_seconds: float = 0.0
 
 
@@ -110,8 +111,10 @@ def _images(
 ) -> Inputs:
     from fer_experiments.models.augmentation import with_augmentation
 
+    augmented = with_augmentation(model, augmentation, seed=config.train.seed)
     return Inputs(
-        model=with_augmentation(model, augmentation, seed=config.train.seed),
+        model=augmented.model,
+        augment=augmented.turn,
         train=[_pixels(prepared, "train")],
         val=[_pixels(prepared, "val")],
         augmentation="anew every epoch" if augmentation.changes else "none",

@@ -1,23 +1,39 @@
-"""Memory-mapped arrays to batches; the order of images follows from seed and epoch alone."""
+"""Memory-mapped arrays to batches; what is random follows from seed and epoch alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 # What a network with one or several inputs takes: an array (N, …) for each.
 Arrays = Sequence[np.ndarray]
+Batch = (
+    tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray]
+    | tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray, np.ndarray]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What is done to a batch of training images and their labels, and which images it holds."""
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0  # alpha of the Beta distribution; 0: off (Zhang et al. 2018)
+    cutmix: float = 0.0  # likewise (Yun et al. 2019); with both, each batch takes one of them
+    balance: str = "none"  # weights: rare classes count more; sampling: they come as often
+    until_epoch: int | None = None  # the last one that mixes images
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of what a network takes, float32 (B, …), and one-hot labels (B, C) float32.
+    """Batches of what a network takes, float32 (B, …), and labels (B, C) float32.
 
     With a `seed`, epoch e (from 1) is a permutation drawn from (seed, e); without one the images
-    come as they lie. Every epoch sees every image once; the last batch may be smaller. Where there
-    are several views of the images, an epoch takes one of each image, and as many epochs as there
-    are views take them all.
+    come as they lie. Every epoch sees every image once, unless classes are balanced by sampling;
+    the last batch may be smaller. Where there are several views of the images, an epoch takes one
+    of each image, and as many epochs as there are views take them all.
     """
 
     def __init__(
@@ -29,10 +45,19 @@ class Batches(keras.utils.PyDataset):
         batch_size: int,
         seed: int | None = None,
         first_epoch: int = 1,
+        mixture: Mixture | None = None,
     ) -> None:
         super().__init__()
         self._views = views  # by view, then by input of the network
-        self._one_hot = np.eye(classes, dtype=np.float32)[labels]  # (N, C)
+        self._mixture = mixture or Mixture()
+        smoothing = self._mixture.label_smoothing
+        self._labels = labels
+        self._targets = np.eye(classes, dtype=np.float32)[labels]  # (N, C)
+        self._targets = self._targets * (1 - smoothing) + np.float32(smoothing / classes)
+        counts = np.bincount(labels, minlength=classes)
+        # As scikit-learn's "balanced": the mean over all images is 1.
+        by_class = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        self._weights = by_class.astype(np.float32)[labels]  # (N,)
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = first_epoch
@@ -44,12 +69,18 @@ class Batches(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-len(self._one_hot) // self._batch_size)
+        return -(-len(self._labels) // self._batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray]:
+    def __getitem__(self, index: int) -> Batch:
         chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
         inputs = tuple(self._gather(i, chosen) for i in range(len(self._views[0])))
-        return inputs[0] if len(inputs) == 1 else inputs, self._one_hot[chosen]
+        targets = self._targets[chosen]
+        if self._mixes:
+            inputs, targets = self._mixed(index, inputs, targets)
+        given = inputs[0] if len(inputs) == 1 else inputs
+        if self._mixture.balance == "weights":
+            return given, targets, self._weights[chosen]
+        return given, targets
 
     def go_to(self, epoch: int) -> None:
         """Moves to the order of this epoch."""
@@ -59,6 +90,30 @@ class Batches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Draws the next epoch's order; Keras calls it."""
         self.go_to(self._epoch + 1)
+
+    @property
+    def _mixes(self) -> bool:
+        mixture = self._mixture
+        last = mixture.until_epoch
+        return bool(mixture.mixup or mixture.cutmix) and (last is None or self._epoch <= last)
+
+    def _mixed(
+        self, index: int, inputs: tuple[np.ndarray, ...], targets: np.ndarray
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Each image with a partner from the same batch, at one share for all of the batch."""
+        assert self._seed is not None
+        draw = np.random.default_rng([self._seed, self._epoch, index])
+        mixture = self._mixture
+        ways = [way for way in ("mixup", "cutmix") if getattr(mixture, way)]
+        way = ways[draw.integers(len(ways))]
+        share = float(draw.beta(getattr(mixture, way), getattr(mixture, way)))
+        partner = draw.permutation(len(targets))
+        if way == "mixup":
+            mixed = tuple(share * x + (1 - share) * x[partner] for x in inputs)
+        else:
+            mixed, share = _patched(inputs, partner, share, draw)
+        targets = share * targets + (1 - share) * targets[partner]
+        return tuple(x.astype(np.float32) for x in mixed), targets.astype(np.float32)
 
     def _gather(self, number: int, chosen: np.ndarray) -> np.ndarray:
         if len(self._views) == 1:
@@ -71,5 +126,35 @@ class Batches(keras.utils.PyDataset):
 
     def _draw_order(self) -> np.ndarray:
         if self._seed is None:
-            return np.arange(len(self._one_hot))
-        return np.random.default_rng([self._seed, self._epoch]).permutation(len(self._one_hot))
+            return np.arange(len(self._labels))
+        draw = np.random.default_rng([self._seed, self._epoch])
+        if self._mixture.balance == "sampling":
+            share = self._weights / self._weights.sum()
+            return draw.choice(len(self._labels), size=len(self._labels), p=share)
+        return draw.permutation(len(self._labels))
+
+
+def _patched(
+    inputs: tuple[np.ndarray, ...], partner: np.ndarray, share: float, draw: np.random.Generator
+) -> tuple[tuple[np.ndarray, ...], float]:
+    """A rectangle of the partner in every image; the share of the image that stays.
+
+    Args:
+        inputs: (B, H, W, C) each, of one image at several scales.
+        partner: (B,) index.
+        share: of the area that should stay.
+        draw: for the place.
+    """
+    side = np.sqrt(1 - share)
+    centre = draw.random(2)
+    low, high = np.clip(centre - side / 2, 0, 1), np.clip(centre + side / 2, 0, 1)
+    mixed = []
+    kept = []
+    for x in inputs:
+        sizes = np.array(x.shape[1:3])
+        (top, left), (bottom, right) = (np.rint(edge * sizes).astype(int) for edge in (low, high))
+        patched = x.copy()
+        patched[:, top:bottom, left:right] = x[partner, top:bottom, left:right]
+        mixed.append(patched)
+        kept.append(1 - (bottom - top) * (right - left) / sizes.prod())
+    return tuple(mixed), float(kept[0])

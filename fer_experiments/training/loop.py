@@ -15,6 +15,7 @@ from fer_experiments.errors import TrainingError
 from fer_experiments.training import checkpoints, memory
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.checkpoints import EpochRecord, Progress
+from fer_experiments.training.optimizers import Plan
 
 # Batches that Keras runs between two looks at the loss. Measured on 2 cores with cached features of
 # 512 and 8,192 numbers: an epoch takes 67 and 58 % of the time that it takes with 1; 32 and 128
@@ -43,13 +44,11 @@ def fit(
     model: keras.Model,
     train: Batches,
     val: Batches,
+    plan: Plan,
     *,
-    optimizer: str,
-    learning_rate: float,
-    epochs: int,
     first_epoch: int,
-    keep_epoch: str,
     log: Callable[[EpochRecord], None],
+    begin_epoch: Callable[[int], None] | None = None,
     checkpoint: Path | None = None,
     progress_bar: bool = False,
 ) -> TrainingResult:
@@ -62,12 +61,10 @@ def fit(
             frozen layers stay as they are.
         train: shuffled batches, at the order of `first_epoch`.
         val: batches that are only looked at.
-        optimizer: `adam`, `adamw` or `sgd` (with Nesterov momentum 0.9).
-        learning_rate: constant over all epochs.
-        epochs: how many to train.
+        plan: optimizer, rate, epochs, which epoch is kept.
         first_epoch: number of the first one; fine-tuning counts on from head training.
-        keep_epoch: `best` by val/macro_f1, or `last`.
         log: gets each epoch's record when the epoch ends; those of the checkpoint again.
+        begin_epoch: is told the number of each epoch before it begins.
         checkpoint: the file that holds the state after the last epoch; None: nothing is kept.
         progress_bar: show Keras's bar.
 
@@ -77,26 +74,24 @@ def fit(
     """
     macro_f1 = keras.metrics.F1Score(average="macro", name="macro_f1")
     model.compile(
-        optimizer=_optimizer(optimizer, learning_rate),
+        optimizer=plan.build(len(train)),
         loss="categorical_crossentropy",
         metrics=["accuracy", macro_f1],
         steps_per_execution=min(_STEPS_PER_EXECUTION, len(train)),
     )
     before = Progress() if checkpoint is None else checkpoints.restore(checkpoint, model)
-    recorder = _Recorder(
-        before, log, macro_f1, keep_best=keep_epoch == "best", checkpoint=checkpoint
-    )
+    recorder = _Recorder(before, log, macro_f1, plan, begin_epoch, checkpoint)
     for record in before.history:
         log(record)
     done = len(before.history)
-    if done < epochs:
+    if not plan.is_over(recorder.scores):
         train.go_to(first_epoch + done)
         memory.keep_freed()
         model.fit(
             train,
             validation_data=val,
             initial_epoch=first_epoch - 1 + done,
-            epochs=first_epoch - 1 + epochs,
+            epochs=first_epoch - 1 + plan.epochs,
             shuffle=False,  # the batches bring their own order
             callbacks=[recorder],
             verbose=1 if progress_bar else 0,
@@ -108,12 +103,6 @@ def fit(
     )
 
 
-def _optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
-    if name == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
-    return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name](learning_rate)
-
-
 class _Recorder(keras.callbacks.Callback):
     """Watches the loss, hands out a record an epoch, and keeps the best epoch's weights."""
 
@@ -122,20 +111,28 @@ class _Recorder(keras.callbacks.Callback):
         before: Progress,
         log: Callable[[EpochRecord], None],
         macro_f1: keras.metrics.F1Score,
-        *,
-        keep_best: bool,
+        plan: Plan,
+        begin_epoch: Callable[[int], None] | None,
         checkpoint: Path | None,
     ) -> None:
         super().__init__()
         self.history: list[EpochRecord] = [*before.history]
         self._log = log
         self._macro_f1 = macro_f1
-        self._keep_best = keep_best
+        self._plan = plan
+        self._begin_epoch = begin_epoch
         self._best: tuple[int, list[np.ndarray]] | None = before.best
         self._checkpoint = checkpoint
 
+    @property
+    def scores(self) -> list[float]:
+        """Of each epoch so far, the one that decides."""
+        return [record[SELECTION_METRIC] for record in self.history]
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch + 1
+        if self._begin_epoch is not None:
+            self._begin_epoch(self._epoch)
         self._started = time.perf_counter()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -148,6 +145,10 @@ class _Recorder(keras.callbacks.Callback):
                 f"Expected a finite train/loss. Received: {loss} in epoch {self._epoch}, "
                 f"batches {self._first_batch} to {batch + 1}; try a smaller learning rate"
             )
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self._plan.ema:
+            _swap_with_average(self.model.optimizer)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         record: EpochRecord = {"epoch": self._epoch}
@@ -164,15 +165,22 @@ class _Recorder(keras.callbacks.Callback):
                 f"Expected a finite val/loss. Received: {record['val/loss']} in epoch "
                 f"{self._epoch}; try a smaller learning rate"
             )
-        better = all(record[SELECTION_METRIC] > r[SELECTION_METRIC] for r in self.history)
+        better = all(record[SELECTION_METRIC] > score for score in self.scores)
         self.history.append(record)
-        if self._keep_best and better:
+        if better if self._plan.keep_epoch == "best" else self._plan.ema:
             self._best = (self._epoch, self.model.get_weights())
+        if self._plan.ema:
+            _swap_with_average(self.model.optimizer)
+        rate = self._plan.rate_after(self.scores)
+        if rate is not None:
+            self.model.optimizer.learning_rate = rate
         # Before the record leaves: what stands in MLflow need never be trained again.
         if self._checkpoint is not None:
             progress = Progress(history=tuple(self.history), best=self._best)
             checkpoints.save(self._checkpoint, self.model, progress)
         self._log(record)
+        if self._plan.is_over(self.scores):
+            self.model.stop_training = True
 
     def restore(self, model: keras.Model) -> int:
         """Gives the classifier the kept epoch's weights; returns that epoch's number."""
@@ -181,3 +189,13 @@ class _Recorder(keras.callbacks.Callback):
         epoch, weights = self._best
         model.set_weights(weights)
         return epoch
+
+
+def _swap_with_average(optimizer: keras.optimizers.Optimizer) -> None:
+    """Weights and their moving average change places, as in Keras's own SwapEMAWeights, which
+    cannot go on from a checkpoint."""
+    averages = optimizer._model_variables_moving_average
+    for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
+        value = keras.ops.copy(variable)
+        variable.assign(average)
+        average.assign(value)

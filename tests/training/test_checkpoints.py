@@ -1,5 +1,6 @@
 """Training that is cut short and goes on comes to what it would have come to."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,9 +15,11 @@ from fer_experiments.models.augmentation import with_augmentation
 from fer_experiments.recipes import resolve
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
+from fer_experiments.training.optimizers import Plan
 
 IMAGES, LABELS, _ = draw_faces(count=70, seed=0)
 EPOCHS = 4
+PLAN = Plan(learning_rate=1e-2, epochs=EPOCHS)
 
 
 class CutShortError(Exception):
@@ -27,7 +30,7 @@ def train(
     checkpoint: Path | None,
     *,
     stop_after: int | None = None,
-    optimizer: str = "adam",
+    plan: Plan = PLAN,
     head_units: int = 64,
 ) -> tuple[keras.Model, TrainingResult, list[EpochRecord]]:
     """With all that is random: order, augmentation, dropout; and batch normalisation."""
@@ -46,13 +49,10 @@ def train(
         for seed in (0, None)
     ]
     result = fit(
-        with_augmentation(model, AugmentationConfig(), seed=0),
+        with_augmentation(model, AugmentationConfig(), seed=0).model,
         *batches,
-        optimizer=optimizer,
-        learning_rate=1e-2,
-        epochs=EPOCHS,
+        plan,
         first_epoch=1,
-        keep_epoch="best",
         log=log,
         checkpoint=checkpoint,
     )
@@ -63,14 +63,23 @@ def without_times(history: object) -> list[dict[str, float]]:
     return [{k: v for k, v in r.items() if k != "seconds"} for r in history]  # type: ignore
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_going_on_after_any_epoch_gives_the_same_weights(optimizer: str, tmp_path: Path) -> None:
-    whole, result, logged = train(None, optimizer=optimizer)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        replace(PLAN, optimizer="sgd", schedule="cosine", warmup_epochs=1.0, weight_decay=1e-2),
+        replace(PLAN, optimizer="adamw", ema=0.9, rates={"block2_0_conv": 0.1}),
+        replace(PLAN, schedule="plateau", keep_epoch="last", ema=0.5),
+    ],
+    ids=["adam", "sgd cosine", "adamw ema", "plateau ema last"],
+)
+def test_going_on_after_any_epoch_gives_the_same_weights(plan: Plan, tmp_path: Path) -> None:
+    whole, result, logged = train(None, plan=plan)
     for stop_after in (1, EPOCHS - 1, EPOCHS):
         file = tmp_path / f"{stop_after}.npz"
         with pytest.raises(CutShortError):
-            train(file, stop_after=stop_after, optimizer=optimizer)
-        model, later, logged_later = train(file, optimizer=optimizer)
+            train(file, stop_after=stop_after, plan=plan)
+        model, later, logged_later = train(file, plan=plan)
         for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
         assert later.kept_epoch == result.kept_epoch

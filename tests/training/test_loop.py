@@ -10,6 +10,7 @@ from fer_experiments.models.augmentation import build_layers, with_augmentation
 from fer_experiments.recipes import resolve
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
+from fer_experiments.training.optimizers import Plan
 
 IMAGES, LABELS, _ = draw_faces(count=70, seed=0)
 PLAIN = AugmentationConfig(rotation=0, shift=0, zoom=0, flip=False)
@@ -39,14 +40,11 @@ def train(
     model = classifier.build(config.model, image_size=48, classes=7, seed=seed)
     logged: list[EpochRecord] = []
     result = fit(
-        with_augmentation(model, augmentation or config.augmentation, seed=seed),
+        with_augmentation(model, augmentation or config.augmentation, seed=seed).model,
         batches(seed, first_epoch=first_epoch),
         batches(None),
-        optimizer="adam",
-        learning_rate=learning_rate,
-        epochs=epochs,
+        Plan(learning_rate=learning_rate, epochs=epochs, keep_epoch=keep_epoch),
         first_epoch=first_epoch,
-        keep_epoch=keep_epoch,
         log=logged.append,
     )
     return model, result, logged

@@ -1,0 +1,102 @@
+"""What moves the weights: an optimizer with its schedule, decay and average, as Keras has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+# Learns scale and shift; decay would pull them to 0 for no gain.
+_NOT_DECAYED = ("bias", "gamma", "beta")
+# schedule=plateau: so many epochs without a better score halve the rate.
+_PLATEAU_PATIENCE, _PLATEAU_FACTOR = 3, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a phase trains: everything but the network and the images."""
+
+    optimizer: str = "adam"  # adam, adamw, sgd (Nesterov momentum 0.9)
+    learning_rate: float = 1e-4  # the highest that the schedule reaches
+    schedule: str = "constant"  # constant, cosine (to 0), plateau
+    warmup_epochs: float = 0.0  # of schedule=cosine: linear from 0
+    weight_decay: float = 0.0  # decoupled from the gradient; biases and BatchNorm are spared
+    ema: float = 0.0  # momentum of the weights' moving average, which is judged and kept; 0: none
+    epochs: int = 10
+    patience: int = 0  # stop after so many epochs without a better score; 0: never
+    keep_epoch: str = "best"
+    # Share of the rate for each layer, by name; 1 where none is given.
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def build(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """The optimizer for a phase whose epochs have so many steps."""
+        settings: dict[str, Any] = {
+            "learning_rate": self._schedule(steps_per_epoch),
+            # AdamW takes a number only.
+            "weight_decay": self.weight_decay or (0.0 if self.optimizer == "adamw" else None),
+        }
+        if self.ema:
+            settings |= {"use_ema": True, "ema_momentum": self.ema}
+        if self.optimizer == "sgd":
+            settings |= {"momentum": 0.9, "nesterov": True}
+        kinds = {
+            "adam": keras.optimizers.Adam,
+            "adamw": keras.optimizers.AdamW,
+            "sgd": keras.optimizers.SGD,
+        }
+        kind = kinds[self.optimizer]
+        if self.rates:
+            kind = _by_layer(kind, self.rates)
+        optimizer = kind(**settings)
+        if self.weight_decay:
+            optimizer.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
+        return optimizer
+
+    def rate_after(self, scores: Sequence[float]) -> float | None:
+        """With schedule=plateau, the rate after epochs with these scores; else None."""
+        if self.schedule != "plateau":
+            return None
+        drops = waited = 0
+        best = float("-inf")
+        for score in scores:
+            waited = 0 if score > best else waited + 1
+            best = max(best, score)
+            if waited == _PLATEAU_PATIENCE:
+                drops, waited = drops + 1, 0
+        return self.learning_rate * _PLATEAU_FACTOR**drops
+
+    def is_over(self, scores: Sequence[float]) -> bool:
+        """Whether training ends after epochs with these scores."""
+        if len(scores) >= self.epochs:
+            return True
+        if not self.patience or not scores:
+            return False
+        return len(scores) - 1 - scores.index(max(scores)) >= self.patience
+
+    def _schedule(self, steps_per_epoch: int) -> Any:
+        if self.schedule != "cosine":
+            return self.learning_rate
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        decay = max(1, self.epochs * steps_per_epoch - warmup)
+        if not warmup:
+            return keras.optimizers.schedules.CosineDecay(self.learning_rate, decay)
+        return keras.optimizers.schedules.CosineDecay(
+            0.0, decay, warmup_target=self.learning_rate, warmup_steps=warmup
+        )
+
+
+def _by_layer(
+    kind: type[keras.optimizers.Optimizer], rates: Mapping[str, float]
+) -> type[keras.optimizers.Optimizer]:
+    """The same optimizer, with a share of the rate for some layers; Keras has one rate for all."""
+
+    class ByLayer(kind):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            # The backend's own variable comes in; its path stands in Keras's.
+            known = self._trainable_variables[self._get_variable_index(variable)]
+            share = rates.get(known.path.split("/")[0], 1.0)
+            super().update_step(gradient, variable, learning_rate * share)
+
+    return ByLayer

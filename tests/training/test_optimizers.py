@@ -1,0 +1,77 @@
+"""Schedules, decay, averages: against what they are meant to be, on one weight."""
+
+import keras
+import numpy as np
+import pytest
+
+from fer_experiments.training.optimizers import Plan
+
+
+def rates(plan: Plan, steps: int) -> list[float]:
+    optimizer = plan.build(steps)
+    variable = keras.Variable(np.zeros(1, dtype=np.float32))
+    optimizer.build([variable])
+    found = []
+    for _ in range(plan.epochs * steps):
+        found.append(float(optimizer.learning_rate))
+        optimizer.apply([keras.ops.ones(1)])
+    return found
+
+
+def test_cosine_rises_in_the_warm_up_and_falls_to_0() -> None:
+    found = rates(Plan(learning_rate=0.1, schedule="cosine", warmup_epochs=1.0, epochs=5), steps=10)
+    assert found[0] == pytest.approx(0)
+    assert found[5] == pytest.approx(0.05)
+    assert found[10] == pytest.approx(0.1)
+    assert found[30] == pytest.approx(0.05)
+    assert found[-1] < 0.001
+    assert np.all(np.diff(found[:11]) > 0)
+    assert np.all(np.diff(found[10:]) < 0)
+
+
+def test_a_constant_rate_stays() -> None:
+    assert set(rates(Plan(learning_rate=0.25, epochs=2), steps=3)) == {0.25}
+
+
+def test_plateau_halves_the_rate_each_time_that_nothing_improves() -> None:
+    plan = Plan(learning_rate=0.8, schedule="plateau", epochs=20)
+    assert plan.rate_after([0.1, 0.2, 0.2, 0.1]) == pytest.approx(0.8)
+    assert plan.rate_after([0.1, 0.2, 0.2, 0.1, 0.2]) == pytest.approx(0.4)
+    assert plan.rate_after([0.1, 0.2, 0.2, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1]) == pytest.approx(0.2)
+    assert Plan().rate_after([0.1]) is None
+
+
+def test_training_is_over_after_all_epochs_or_without_patience() -> None:
+    plan = Plan(epochs=5, patience=2)
+    assert not plan.is_over([])
+    assert not plan.is_over([0.1, 0.2, 0.1])
+    assert plan.is_over([0.1, 0.2, 0.1, 0.2])
+    assert plan.is_over([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert not Plan(epochs=5).is_over([0.5, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_decay_spares_biases_and_batch_normalisation(kind: str) -> None:
+    optimizer = Plan(optimizer=kind, learning_rate=0.1, weight_decay=0.5).build(1)
+    variables = [
+        keras.Variable(np.ones(1, dtype=np.float32), name=name)
+        for name in ("kernel", "bias", "gamma", "beta")
+    ]
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.zeros(1)] * 4)
+    values = [float(np.asarray(v)[0]) for v in variables]
+    assert values == pytest.approx([0.95, 1, 1, 1])
+
+
+def test_a_layer_can_learn_at_a_share_of_the_rate() -> None:
+    layers = [keras.layers.Dense(1, use_bias=False, name=name) for name in ("block1", "head")]
+    for layer in layers:
+        layer.build((None, 1))
+    variables = [layer.kernel for layer in layers]
+    before = [float(np.asarray(v)[0, 0]) for v in variables]
+    optimizer = Plan(optimizer="sgd", learning_rate=0.1, rates={"block1": 0.25}).build(1)
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.ones((1, 1))] * 2)
+    after = [float(np.asarray(v)[0, 0]) for v in variables]
+    moved = [b - a for a, b in zip(after, before, strict=True)]
+    assert moved[0] == pytest.approx(moved[1] / 4)
