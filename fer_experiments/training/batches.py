@@ -101,8 +101,7 @@ class Batches(keras.utils.PyDataset):
         self, index: int, inputs: tuple[np.ndarray, ...], targets: np.ndarray
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Each image with a partner from the same batch, at one share for all of the batch."""
-        assert self._seed is not None
-        draw = np.random.default_rng([self._seed, self._epoch, index])
+        draw = np.random.default_rng([self._seed or 0, self._epoch, index])
         mixture = self._mixture
         ways = [way for way in ("mixup", "cutmix") if getattr(mixture, way)]
         way = ways[draw.integers(len(ways))]
