@@ -7,11 +7,14 @@ docs/reliability.md; with --quick, benchmarks/quick-faults.json alone.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from benchmarks.faults import report, table
@@ -37,7 +40,10 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="fer-faults-") as temporary,
         # Processes, because each of them imports Keras to look at models. One job keeps little
         # more than one core busy.
-        ProcessPoolExecutor(_AT_ONCE, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            _AT_ONCE, mp_context=get_context("spawn"), initializer=table.end_in_order
+        ) as pool,
+        _together(pool),
     ):
         folder = (asked.keep or Path(temporary)).absolute()
         futures = {
@@ -62,6 +68,19 @@ def main() -> int:
     if lost:
         print(f"not survived: {', '.join(lost)}", file=sys.stderr)
     return 1 if lost else 0
+
+
+@contextmanager
+def _together(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the processes of the pool too, with the servers that they started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    except BaseException:
+        for child in active_children():
+            child.terminate()
+        pool.shutdown(cancel_futures=True)
+        raise
 
 
 if __name__ == "__main__":
