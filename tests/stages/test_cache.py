@@ -604,9 +604,15 @@ def warnings_of(outcome: Outcome) -> list[str]:
 
 @pytest.mark.slow
 def test_features_that_do_not_fit_are_computed_every_epoch_with_the_same_scores(
-    train_run: Trained, small_disk: Callable[[str], Path], fer: Fer, monkeypatch: pytest.MonkeyPatch
+    train_run: Trained,
+    small_disk: Callable[[str], Path],
+    fer: Fer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    disk = small_disk("size=800k")  # the images fit, 0.4 MB of features do not
+    disk = tmp_path / "home"
+    disk.mkdir()
+    (disk / "features").symlink_to(small_disk("size=200k"))  # 0.4 MB of features do not fit
     monkeypatch.setenv("FER_DATA_HOME", str(disk))
     outcome = fer(*TRAIN, "--rotation", "20")  # of which views=1 keeps nothing
     run = run_of(outcome)
