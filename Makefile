@@ -31,11 +31,14 @@ demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, en
 	$(BIN)/fer main --recipe demo
 	@echo "Look at it: make ui"
 
+# Two processes; a file stays in one of them, so that what it trains once is trained once.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/.installed-dev  ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed-dev  ## the tests that are not slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types, unsafe code; changes nothing
 	$(BIN)/ruff format --check .

@@ -54,20 +54,22 @@ def _steps(archive: Path, repeat: int) -> dict[str, float]:
     from fer_experiments.models import classifier, feature_files
     from fer_experiments.stages import inputs
 
-    # Another data_seed gives the official split another key, so nothing is found ready.
-    config = resolve(
-        "baseline",
-        {
-            "dataset": str(archive),
-            "split": "official",
-            "data_seed": repeat,
-            "backbone": "vgg16",
-            "weights": "none",
-        },
-    )
-    started = time.perf_counter()
-    prepared = prepare(config.data)
-    seconds = {"prepare": time.perf_counter() - started}
+    seconds = {"prepare": float("inf")}
+    for attempt in range(3):
+        config = resolve(
+            "baseline",
+            {
+                "dataset": str(archive),
+                "split": "official",
+                # Another one gives the official split another key, so nothing is found ready.
+                "data_seed": 3 * repeat + attempt,
+                "backbone": "vgg16",
+                "weights": "none",
+            },
+        )
+        started = time.perf_counter()
+        prepared = prepare(config.data)
+        seconds["prepare"] = min(seconds["prepare"], time.perf_counter() - started)
     feature_files.clear()
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     feed = inputs.of_phase(model, config, prepared)
@@ -77,7 +79,7 @@ def _steps(archive: Path, repeat: int) -> dict[str, float]:
 
 
 def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
-    """The second epoch's seconds: the first one compiles."""
+    """Seconds of the fastest of four epochs after the first one, which compiles."""
     from fer_experiments.training.batches import Batches
     from fer_experiments.training.loop import fit
     from fer_experiments.training.optimizers import Plan
@@ -90,11 +92,11 @@ def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
     fit(
         feed.model,
         *batches,
-        Plan(learning_rate=config.train.learning_rate, epochs=2, keep_epoch="last"),
+        Plan(learning_rate=config.train.learning_rate, epochs=5, keep_epoch="last"),
         first_epoch=1,
         log=lambda record: seconds.append(record["seconds"]),
     )
-    return seconds[-1]
+    return min(seconds[1:])
 
 
 if __name__ == "__main__":

@@ -110,10 +110,15 @@ def job(base: Path) -> Job:
     assert ended.value.code == 0
     client = MlflowClient()
     experiment = client.get_experiment_by_name("fer2013")
-    runs = client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([experiment.experiment_id])  # newest first
+    main_run = next(r.info.run_id for r in runs if r.data.tags["stage"] == "main")
     return Job(
-        main=next(r.info.run_id for r in runs if r.data.tags["stage"] == "main"),
-        runs={r.data.tags["stage"]: r.info.run_id for r in runs},
+        main=main_run,
+        runs={
+            r.data.tags["stage"]: r.info.run_id
+            for r in runs
+            if main_run in (r.info.run_id, r.data.tags.get("mlflow.parentRunId"))
+        },
     )
 
 

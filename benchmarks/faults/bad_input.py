@@ -323,6 +323,7 @@ def _process(folder: Path, *, quick: bool, skip: int) -> Any:
     if hung:
         process.kill()
     code = process.wait()
+    process.stdout.close()
     if begun:
         how = "hung" if hung else f"the process ended with {code}"
         yield {"died": begun["begin"], "how": how, "number": begun["number"]}

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
@@ -243,7 +244,14 @@ class MlflowDelivery:
         used = DatasetInput(
             dataset=Dataset(**described), tags=[InputTag("mlflow.data.context", event["split"])]
         )
-        self._client.log_inputs(self._run_id, datasets=[used])
+        try:
+            self._client.log_inputs(self._run_id, datasets=[used])
+        except MlflowException as error:
+            if "unique" not in str(error).lower():
+                raise
+            # Another run logged the same images for the first time just now: MLflow looks for them
+            # and writes them in two steps. This time it finds them.
+            self._client.log_inputs(self._run_id, datasets=[used])
 
     def _model(self, event: Event) -> dict[str, Any]:
         """Logs the model with signature, input example, pinned requirements and metadata."""

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.faults import disks, outages, report, signals
+from benchmarks.faults import report
 from benchmarks.faults.comparison import RunState, State, differences
 from benchmarks.faults.jobs import cached, epochs, under_way
 from benchmarks.faults.moments import Tally
@@ -193,30 +192,6 @@ def test_jobs_are_commands_that_exist() -> None:
     job = cached(quick=True)
     assert job.stage == "main"
     assert job.going_on("abc") == ("main", "--resume", "abc")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared, so that a job runs undisturbed once for all of them."""
-    return tmp_path_factory.mktemp("faults")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "moments"),
-    [
-        (signals.kill9, 2),
-        (signals.sigterm, 1),
-        (outages.sqlite, 1),
-        (disks.run, 2),
-    ],
-    ids=["kill9", "sigterm", "outage", "disk"],
-)
-def test_nothing_is_lost(fault: Callable[..., Result], moments: int, folder: Path) -> None:
-    result = fault(folder, quick=True, moments=moments)
-    if not result.tried:
-        pytest.skip(result.note)
-    assert (result.tried, result.survived) == (moments, moments), result.note
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ def run_of(out: str) -> str:
     return out.split("run    ")[1].split()[0]
 
 
+@pytest.mark.slow
 def test_main_trains_each_backbone_with_each_seed_and_pools_them(
     fresh_store: Path, fer: Fer
 ) -> None:

@@ -48,6 +48,7 @@ def versions() -> list[tuple[str, dict[str, str]]]:
     return sorted((v.version, dict(v.tags)) for v in found)
 
 
+@pytest.mark.slow
 def test_a_champion_judged_on_other_data_is_judged_again_on_this_val(
     fer: Fer, fresh_store: Path
 ) -> None:

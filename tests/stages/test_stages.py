@@ -66,6 +66,7 @@ def test_finetune_starts_from_the_newest_run_that_fits(job: Job, fer: Fer) -> No
     assert "finetune_learning_rate" in refused
 
 
+@pytest.mark.slow
 def test_evaluate_takes_the_backbones_newest_run(job: Job, fer: Fer, fresh_store: Path) -> None:
     assert fer("train", *TINY).exit_code == 0
     assert fer("finetune", "--finetune-epochs", "1").exit_code == 0

@@ -200,6 +200,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(own_home: Path, fer: Fer) -> N
     assert [step for step, _ in history(only_run("train"), "train/loss")] == [1]
 
 
+@pytest.mark.slow
 def test_a_journal_of_another_store_is_left_alone(
     own_home: Path, fer: Fer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_a_journal_of_another_store_is_left_alone(
     assert len(journals()) == 1
 
 
+@pytest.mark.slow
 def test_forgotten_runs_cannot_be_resumed(own_home: Path, fer: Fer) -> None:
     assert fer("train", *TINY, "--learning-rate", "10", "--epochs", "1").exit_code in (0, 1)
     process = start("train", *TINY, "--epochs", "500")

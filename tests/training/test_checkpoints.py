@@ -63,15 +63,21 @@ def without_times(history: object) -> list[dict[str, float]]:
     return [{k: v for k, v in r.items() if k != "seconds"} for r in history]  # type: ignore
 
 
+SLOW = {
+    "sgd cosine": replace(
+        PLAN, optimizer="sgd", schedule="cosine", warmup_epochs=1.0, weight_decay=1e-2
+    ),
+    "adamw ema": replace(PLAN, optimizer="adamw", ema=0.9, rates={"block2_0_conv": 0.1}),
+    "plateau ema last": replace(PLAN, schedule="plateau", keep_epoch="last", ema=0.5),
+}
+
+
 @pytest.mark.parametrize(
     "plan",
     [
-        PLAN,
-        replace(PLAN, optimizer="sgd", schedule="cosine", warmup_epochs=1.0, weight_decay=1e-2),
-        replace(PLAN, optimizer="adamw", ema=0.9, rates={"block2_0_conv": 0.1}),
-        replace(PLAN, schedule="plateau", keep_epoch="last", ema=0.5),
+        pytest.param(PLAN, id="adam"),
+        *(pytest.param(plan, id=name, marks=pytest.mark.slow) for name, plan in SLOW.items()),
     ],
-    ids=["adam", "sgd cosine", "adamw ema", "plateau ema last"],
 )
 def test_going_on_after_any_epoch_gives_the_same_weights(plan: Plan, tmp_path: Path) -> None:
     whole, result, logged = train(None, plan=plan)

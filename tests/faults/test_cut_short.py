@@ -1,0 +1,24 @@
+"""Jobs that are killed or told to end go on and lose nothing: a few moments of `make faults`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import signals
+from benchmarks.faults.results import Result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared, so that a job runs undisturbed once for all of them."""
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "moments"), [(signals.kill9, 2), (signals.sigterm, 1)])
+def test_nothing_is_lost(fault: Callable[..., Result], moments: int, folder: Path) -> None:
+    result = fault(folder, quick=True, moments=moments)
+    assert (result.tried, result.survived) == (moments, moments), result.note
