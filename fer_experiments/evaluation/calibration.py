@@ -43,7 +43,7 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     probabilities = _checked(probabilities, labels)
     if bins < 1:
         raise ValueError(f"Expected bins of at least 1. Received: bins={bins}")
-    N, C = probabilities.shape
+    N = len(labels)
     top = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
@@ -54,12 +54,18 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
         accuracy = np.bincount(at, weights=right, minlength=bins) / images
     return Calibration(
         ece=float(np.nansum(np.abs(accuracy - confidence) * images) / N),
-        brier=float(((probabilities - np.eye(C)[labels]) ** 2).sum(axis=1).mean()),
+        brier=float(brier_scores(probabilities, labels).mean()),
         edges=edges,
         confidence=confidence,
         accuracy=accuracy,
         images=images,
     )
+
+
+def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Squared errors of each image summed over classes, 0 to 2, (N,)."""
+    errors: np.ndarray = probabilities - np.eye(probabilities.shape[1])[labels]
+    return (errors**2).sum(axis=1)
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -15,8 +15,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from fer_experiments.evaluation.calibration import Calibration, calibration
-from fer_experiments.evaluation.statistics import Interval, intervals
+from fer_experiments.evaluation.calibration import Calibration, brier_scores, calibration
+from fer_experiments.evaluation.statistics import Interval, intervals, log_losses, mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Report:
     macro_f1: float
     weighted_f1: float
     log_loss: float
-    intervals: Mapping[str, Interval]  # 95 %, of accuracy, balanced_accuracy and both F1 scores
+    intervals: Mapping[str, Interval]  # 95 %, of the five above and `brier`
     calibration: Calibration
     precision: np.ndarray  # (C,)
     recall: np.ndarray  # (C,)
@@ -65,7 +65,7 @@ class Report:
         return float(known.mean()) if len(known) else float("nan")
 
     def scores(self) -> dict[str, float]:
-        """Every score under its name, `/` between sections, without the split; none is nan."""
+        """Every score under its name, `/` between sections, without the split; all are finite."""
         scores = {
             "accuracy": self.accuracy,
             "balanced_accuracy": self.balanced_accuracy,
@@ -86,7 +86,7 @@ class Report:
             for i, class_name in enumerate(self.class_names):
                 if self.support[i]:
                     scores[f"per_class/{name}_{class_name}"] = float(values[i])
-        return {name: value for name, value in scores.items() if not np.isnan(value)}
+        return {name: value for name, value in scores.items() if np.isfinite(value)}
 
 
 def report(
@@ -126,7 +126,11 @@ def report(
         macro_f1=float(f1[present].mean()),
         weighted_f1=float(np.average(f1, weights=support)),
         log_loss=float(log_loss(labels, _normalised(probabilities), labels=every)),
-        intervals=intervals(confusion),
+        intervals=intervals(confusion)
+        | {
+            "log_loss": mean_interval(log_losses(probabilities, labels), labels),
+            "brier": mean_interval(brier_scores(probabilities, labels), labels),
+        },
         calibration=calibration(probabilities, labels),
         precision=precision,
         recall=recall,

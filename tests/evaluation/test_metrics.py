@@ -95,8 +95,18 @@ def test_a_single_class_has_no_rank_to_score() -> None:
     assert np.isfinite(list(scores.values())).all()
 
 
+def test_mean_scores_of_images_have_intervals() -> None:
+    r = report(PROBABILITIES, LABELS, NAMES, split="val")
+    for name, value in (("log_loss", r.log_loss), ("brier", r.calibration.brier)):
+        interval = r.intervals[name]
+        assert interval.value == pytest.approx(value)
+        assert interval.low < value < interval.high
+        assert r.scores()[f"interval/{name}_low"] == interval.low
+
+
 def test_one_image_is_judged() -> None:
     scores = report(np.eye(3)[[0]], np.array([0]), NAMES, split="val").scores()
+    assert "interval/log_loss_low" not in scores  # nothing is known of the spread
     assert scores["interval/macro_f1_high"] == 1
     assert scores["interval/macro_f1_low"] < 0.3
 
