@@ -152,11 +152,17 @@ class AugmentationConfig(_Checked):
     erasing: float = _option(
         0.0, "share of images of which a random rectangle is erased", minimum=0.0, maximum=1.0
     )
+    num_ops: int = _option(
+        0,
+        "how many of these changes an image gets, drawn for each as in RandAugment (0: all)",
+        minimum=0,
+        maximum=7,
+    )
 
     @property
     def changes(self) -> bool:
         """Whether it changes images at all."""
-        return any(getattr(self, f.name) for f in fields(self))
+        return any(getattr(self, f.name) for f in fields(self) if f.name != "num_ops")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,9 +52,7 @@ def _switch_layer(random_layers: list[keras.layers.Layer]) -> Any:
             self.steps = random_layers
 
         def build(self, shape: Any) -> None:
-            for step in self.steps:
-                if not step.built:
-                    step.build(shape)
+            _build(self.steps, shape)
             self.on = self.add_weight(
                 name="on", shape=(), initializer="ones", trainable=False, autocast=False
             )
@@ -96,4 +94,43 @@ def build_layers(config: AugmentationConfig, *, seed: int) -> list[keras.layers.
                 (config.erasing, config.erasing), value_range=_PIXELS, seed=seed + 6
             )
         )
+    if 0 < config.num_ops < len(built):
+        return [_some_of(built, config.num_ops, seed=seed + 7)]
     return built
+
+
+def _some_of(steps: list[keras.layers.Layer], count: int, *, seed: int) -> Any:
+    """The random layers as one that gives each image `count` of them, in their order.
+
+    Cubuk et al. 2020 draw with replacement and in any order; one strength for all of them is left
+    to whoever sets the single ones.
+    """
+    import keras
+    from keras import ops
+
+    class SomeOf(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="some_of")
+            self.steps = steps
+            self.generator = keras.random.SeedGenerator(seed)
+
+        def build(self, shape: Any) -> None:
+            _build(self.steps, shape)
+
+        def call(self, pixels: Any, training: bool = False) -> Any:
+            if not training:
+                return pixels
+            drawn = keras.random.uniform((ops.shape(pixels)[0], len(steps)), seed=self.generator)
+            rank = ops.argsort(ops.argsort(drawn, axis=1), axis=1)  # (B, K), of each image
+            for k, step in enumerate(self.steps):
+                chosen = ops.reshape(rank[:, k] < count, (-1, 1, 1, 1))
+                pixels = ops.where(chosen, step(pixels, training=True), pixels)
+            return pixels
+
+    return SomeOf()
+
+
+def _build(steps: list[keras.layers.Layer], shape: Any) -> None:
+    for step in steps:
+        if not step.built:
+            step.build(shape)
