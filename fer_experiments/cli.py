@@ -155,8 +155,8 @@ def finetune(
 ) -> None:
     """Unfreeze the backbone's last layers and train on at a smaller rate.
 
-    Starts from --run-id, a finished train run; without it, from the newest one that fits the
-    other options.
+    Starts from --run-id, a finished train run, or a finetune run to unfreeze more of it; without
+    it, from the newest train run that fits the other options.
     """
     if recipe is not None:
         resolve(recipe)

@@ -21,7 +21,7 @@ from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.models import load, model_of
 from fer_experiments.tracking.opening import open_run, resumable
-from fer_experiments.tracking.runs import config_of, get_run, search
+from fer_experiments.tracking.runs import config_of, get_run, histories, search
 
 # What may differ from the train run; everything else says which train run is meant.
 _OWN_FIELDS = {
@@ -42,17 +42,18 @@ def run(
     experiment: str | None = None,
     resume: Journal | None = None,
 ) -> common.StageResult:
-    """Fine-tunes the model of a train run and logs the result as a model of its own.
+    """Fine-tunes the model of another run and logs the result as a model of its own.
 
     Args:
         overrides: fields of fine-tuning to change; other fields choose the train run.
-        run_id: a finished train run; None: the newest that fits the overrides.
+        run_id: a finished train run, or a finetune run to go on from with more layers; None: the
+            newest train run that fits the overrides.
         recipe: the recipe of the train run to look for.
         experiment: where to write, and the only place to look.
         resume: the journal of the run that goes on; see `go_on`.
 
     Raises:
-        RunError: no such train run, or it was made with other values than the overrides say.
+        RunError: no such run, or it was made with other values than the overrides say.
     """
     source, config = plan(overrides, run_id=run_id, recipe=recipe, experiment=experiment)
     logged = model_of(source)
@@ -83,7 +84,7 @@ def run(
             stage="finetune",
             learning_rate=config.finetune.finetune_learning_rate,
             epochs=config.finetune.finetune_epochs,
-            first_epoch=config.train.epochs + 1,
+            first_epoch=int(histories(source.info.run_id)[-1]["epoch"]) + 1,
             rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
             seconds_before=source.data.metrics.get("time/train_seconds_total", 0.0),
         )
@@ -114,7 +115,7 @@ def plan(
     recipe: str | None = None,
     experiment: str | None = None,
 ) -> tuple[Any, Config]:
-    """The train run to start from and the configuration of the fine-tuning; see `run`."""
+    """The run to start from and the configuration of the fine-tuning; see `run`."""
     wanted = {k: v for k, v in overrides.items() if k not in _OWN_FIELDS}
     if "seed" in overrides and run_id is None:
         wanted["seed"] = overrides["seed"]
@@ -148,11 +149,11 @@ def _differences(wanted: Mapping[str, Any], trained: Config) -> list[str]:
 
 
 def _named(run_id: str, wanted: Mapping[str, Any]) -> Any:
-    found = get_run(run_id, stages=("train",))
+    found = get_run(run_id, stages=("train", "finetune"))
     trained = config_of(found)
     for name in _differences(wanted, trained):
         raise RunError(
-            f"Expected {name}={trained.flat()[name]}, as train run {run_id} was made. "
+            f"Expected {name}={trained.flat()[name]}, as run {run_id} was made. "
             f"Received: {name}={wanted[name]}{_hint(wanted)}"
         )
     return found

@@ -96,10 +96,25 @@ def test_finetune_changes_the_unfrozen_layers_and_the_head_only(job: Job) -> Non
     assert changed == {"block2_0_conv", "head_batchnorm", "head_dense", "logits"}
 
 
+def test_finetune_goes_on_from_a_fine_tuned_run_with_more_layers(job: Job, fer: Fer) -> None:
+    before = MlflowClient().get_run(job.runs["finetune"])
+    options = ["--unfreeze-layers", "8", "--finetune-epochs", "1"]
+    outcome = fer("finetune", "--run-id", before.info.run_id, *options)
+    assert outcome.exit_code == 0
+    run = newest("finetune")
+    assert run.data.tags["source_run_id"] == before.info.run_id
+    assert run.data.metrics["weights/trainable"] > before.data.metrics["weights/trainable"]
+    steps = {
+        stage: [p.step for p in MlflowClient().get_metric_history(run_id, "train/loss")]
+        for stage, run_id in {**job.runs, "further": run.info.run_id}.items()
+    }
+    assert (steps["train"], steps["finetune"], steps["further"]) == ([1, 2], [3], [4])
+
+
 @pytest.mark.parametrize(
     ("command", "stage", "message"),
     [
-        ("finetune", "finetune", "Expected run_id of a train run."),
+        ("finetune", "main", "Expected run_id of a train or finetune run."),
         ("finetune", "evaluate", "a run of stage evaluate"),
         (
             "evaluate",
