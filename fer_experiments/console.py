@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -34,7 +34,8 @@ def load_keras() -> None:
     """Imports Keras; every stage that needs it calls this first.
 
     TensorFlow writes to the process's standard error before any of its settings count, so while it
-    is imported that goes to a file, which is shown only if the import fails.
+    is imported that goes to a file, which is shown only if the import fails. Keras on JAX imports
+    TensorFlow too, later, where it is installed.
     """
     if "keras" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
         return
@@ -44,6 +45,9 @@ def load_keras() -> None:
         os.dup2(noise.fileno(), 2)
         try:
             import keras  # noqa: F401
+
+            with suppress(ModuleNotFoundError):
+                import tensorflow  # noqa: F401
         except BaseException:
             noise.seek(0)
             os.write(kept, noise.read())
