@@ -98,8 +98,9 @@ _SUMMARY = re.compile(r"^\S+ (?:train|finetune) \S+ s\d+: val accuracy", re.MULT
 
 
 def epochs(text: str) -> list[int]:
-    """The numbers of the epochs that a command says it has ended."""
-    return [int(number) for number, _ in _EPOCH.findall(text)]
+    """The numbers of the epochs that a command says it has ended in its latest stage."""
+    *_, since = _SECTION.split(text)
+    return [int(number) for number, _ in _EPOCH.findall(since)]
 
 
 def under_way(place: Place, text: str) -> str:

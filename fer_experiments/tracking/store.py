@@ -40,6 +40,9 @@ def address() -> str:
 def client() -> MlflowClient:
     """MLflow's client; whoever asks first makes the database, and does so alone."""
     with first_time_lock():
+        uri = mlflow.get_tracking_uri()
+        if uri.startswith("sqlite:///"):
+            _make_database(_database(uri))
         return MlflowClient()
 
 
@@ -119,6 +122,20 @@ def message(error: BaseException) -> str:
         f"The MLflow store {mlflow.get_tracking_uri()} cannot be used ({reason[:200]}); "
         "check MLFLOW_TRACKING_URI, or start the server"
     )
+
+
+def _make_database(path: Path) -> None:
+    """Beside, then renamed: MLflow cannot go on with one that it was cut short in making."""
+    if path.exists() and path.stat().st_size:
+        return
+    unfinished = path.with_name(f".writing-{path.name}")
+    unfinished.unlink(missing_ok=True)
+    try:
+        MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+        unfinished.replace(path)
+    finally:
+        for journal in ("", "-journal", "-wal", "-shm"):  # SQLite's
+            unfinished.with_name(unfinished.name + journal).unlink(missing_ok=True)
 
 
 def _database(uri: str) -> Path:
