@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,11 @@ def address() -> str:
 
 
 def client() -> MlflowClient:
-    """MLflow's client; whoever asks first makes the database, and does so alone."""
+    """MLflow's client; whoever asks first makes the database, and does so alone.
+
+    Raises:
+        TrackingError: the database cannot be made.
+    """
     with first_time_lock():
         uri = mlflow.get_tracking_uri()
         if uri.startswith("sqlite:///"):
@@ -128,14 +133,18 @@ def _make_database(path: Path) -> None:
     """Beside, then renamed: MLflow cannot go on with one that it was cut short in making."""
     if path.exists() and path.stat().st_size:
         return
-    unfinished = path.with_name(f".writing-{path.name}")
-    unfinished.unlink(missing_ok=True)
+    # Another name each time: MLflow keeps a connection to each database of this process.
+    unfinished = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name}")
     try:
         MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
         unfinished.replace(path)
+    except Exception as error:
+        raise TrackingError(message(error)) from None
     finally:
-        for journal in ("", "-journal", "-wal", "-shm"):  # SQLite's
-            unfinished.with_name(unfinished.name + journal).unlink(missing_ok=True)
+        # SQLite's journals, too, and what a killed process left.
+        for left in path.parent.iterdir():
+            if left.name.startswith(".writing-") and f"-{path.name}" in left.name:
+                left.unlink(missing_ok=True)
 
 
 def _database(uri: str) -> Path:

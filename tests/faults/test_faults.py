@@ -144,12 +144,14 @@ def test_the_stage_that_is_under_way_is_read_from_what_was_printed(tmp_path: Pat
     assert under_way(place, text) == "train"
     text += "epoch 2/2   train loss 1.5\n"
     assert under_way(place, text) == "log"
+    assert epochs(text) == [1, 2]
     text += "tiny train demo s3: val accuracy 30.0%, macro-F1 0.2 (epoch picked on val)\n\n"
     text += "tiny finetune demo s3: from tiny train demo s3, unfrozen: block2_2_conv\n"
     assert under_way(place, text) == "fine-tune"
+    assert epochs(text) == []
     text += "features: all found in the cache (0.0 s)\nepoch 3/3   train loss 1.2\n"
     assert under_way(place, text) == "log"
-    assert epochs(text) == [1, 2, 3]
+    assert epochs(text) == [3]
 
 
 def test_what_was_lost_stands_in_the_note() -> None:

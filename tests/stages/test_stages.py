@@ -218,6 +218,21 @@ def test_a_full_disk_ends_the_run_as_failed_and_leaves_no_half_model(
     assert list(disk.rglob("*.keras")) == []
 
 
+def test_a_database_that_did_not_fit_is_made_when_there_is_room(
+    base: Path, small_disk: Callable[[str], Path], fer: Fer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("size=4m")
+    filler = disk / "filler"
+    filler.write_bytes(bytes(3_900_000))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{disk}/mlflow.db")
+    refused = fer("compare")
+    assert refused.exit_code == 1
+    assert "is full; free some and run again" in refused.error
+    assert list(disk.iterdir()) == [filler]
+    filler.unlink()
+    assert "Expected an evaluated run" in fer("compare").error
+
+
 def test_ctrl_c_ends_the_run_as_killed(base: Path, fresh_store: Path) -> None:
     arguments = ["train", *TINY, "--epochs", "500"]
     process = subprocess.Popen(
