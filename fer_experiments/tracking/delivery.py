@@ -24,8 +24,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
+from fer_experiments import console
 from fer_experiments.errors import TrackingError
 from fer_experiments.tracking import store
 from fer_experiments.tracking.journal import Event, Journal
@@ -255,6 +257,7 @@ class MlflowDelivery:
 
     def _model(self, event: Event) -> dict[str, Any]:
         """Logs the model with signature, input example, pinned requirements and metadata."""
+        console.load_keras()
         import keras
 
         self._remove_half_logged()
@@ -313,9 +316,11 @@ class MlflowDelivery:
             output_format="list",
         ):
             with suppress(Exception):
-                location = urlsplit(half.artifact_location)
-                if location.scheme in ("", "file"):
-                    shutil.rmtree(location.path, ignore_errors=True)
+                if urlsplit(half.artifact_location).scheme in ("", "file"):
+                    folder = Path(local_file_uri_to_path(half.artifact_location))
+                    if folder.parent.name == half.model_id:
+                        folder = folder.parent
+                    shutil.rmtree(folder, ignore_errors=True)
                 self._client.delete_logged_model(half.model_id)
 
     def _end(self, event: Event) -> None:

@@ -119,9 +119,13 @@ def open_run(
         _deliver_rest(writer, delivery, offline=offline)
     except BaseException as error:
         if journal.ended == "FINISHED":
-            # The work is done, but MLflow refuses what is left of it: fer sync tries again.
+            # The work is done, and only its delivery was cut short or refused: fer sync, and each
+            # command that comes next, tries again.
             with suppress(Exception):
-                delivery.say_directly("FAILED", {REASON_TAG: redact(str(error))[:5000]})
+                if isinstance(error, (KeyboardInterrupt, Terminated)):
+                    delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
+                elif journal.pending:
+                    delivery.say_directly("FAILED", {REASON_TAG: redact(str(error))[:5000]})
         else:
             _end_early(writer, delivery, error)
         if disk_is_full(error) and not isinstance(error, FerError):
