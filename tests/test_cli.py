@@ -94,7 +94,7 @@ def test_conda_yaml_uses_the_tested_pins() -> None:
         ("evaluate --run-id nothing", "which does not exist"),
         ("evaluate --run-id a --backbone vgg16", "Expected one of run_id, backbone and model"),
         ("evaluate --model models:/nothing@champion", "Expected model to be a URI"),
-        ("finetune --run-id nothing", "Expected run_id of a finished train run"),
+        ("finetune --run-id nothing", "Expected run_id of a finished train or finetune run"),
         ("predict /no/such.png", "(looked for /no/such.png)"),
         ("predict --json --csv x.png", "one of --json and --csv"),
         ("predict", "Missing argument"),
