@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# Some test modules import Keras, which imports JAX where it is, which sets this to 1, and processes
+# that tests start would take that for the user's wish.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A whole job in seconds: a tiny backbone on few faces.
 QUICK = ["--recipe", "demo", "--synthetic-count", "210", "--epochs", "2", "--finetune-epochs", "1"]
 
