@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "moments"), [(signals.kill9, 2), (signals.sigterm, 1)])
-def test_nothing_is_lost(fault: Callable[..., Result], moments: int, folder: Path) -> None:
-    result = fault(folder, quick=True, moments=moments)
-    assert (result.tried, result.survived) == (moments, moments), result.note
+@pytest.mark.parametrize("fault", [signals.kill9, signals.sigterm])
+def test_nothing_is_lost(fault: Callable[..., Result], folder: Path) -> None:
+    result = fault(folder, quick=True, moments=1)
+    assert (result.tried, result.survived) == (1, 1), result.note

@@ -19,13 +19,13 @@ PACKAGE = ROOT / "fer_experiments"
 
 
 @pytest.fixture
-def model(job: Job, base: Path, tmp_path: Path) -> Iterator[Path]:
+def model(job: Job, tmp_path: Path) -> Iterator[Path]:
     """The folder of a logged model, whole again afterwards."""
-    (folder,) = [
-        path.parents[1]
-        for path in base.rglob("model.keras")
-        if job.runs["finetune"] in (path.parents[1] / "MLmodel").read_text()
-    ]
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient()
+    uri = client.get_run(job.runs["finetune"]).data.tags["model_uri"]
+    folder = Path(client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
     shutil.copytree(folder, tmp_path / "whole")
     yield folder
     shutil.rmtree(folder)

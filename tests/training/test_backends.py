@@ -46,12 +46,11 @@ print(json.dumps(records))
 """
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "resnet50"])
-def test_two_epochs_of_two_steps_give_the_same_losses(backbone: str, tmp_path: Path) -> None:
+def test_two_epochs_of_two_steps_give_the_same_losses(tmp_path: Path) -> None:
     found = {}
     for backend in ("tensorflow", "jax"):
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, backbone, str(tmp_path / "weights.npz")],
+            [sys.executable, "-c", SCRIPT, "resnet50", str(tmp_path / "weights.npz")],
             capture_output=True,
             text=True,
             check=False,
