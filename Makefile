@@ -31,9 +31,8 @@ demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, en
 	$(BIN)/fer main --recipe demo
 	@echo "Look at it: make ui"
 
-# Two processes; a file stays in one of them, so that what it trains once is trained once. As they
-# lie, because otherwise the files of few and long tests would come last.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes; a file stays in one of them, so that what it trains once is trained once.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(VENV)/.installed-dev  ## all tests
 	$(PYTEST)

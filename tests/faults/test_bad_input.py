@@ -130,11 +130,3 @@ def test_what_is_wrong_is_found(
     stores = Store(statuses={}, reasons={}), Store(statuses=after, reasons={})
     found = problems(case, ended, *stores, tmp_path)
     assert any(wrong in problem for problem in found), found
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_everything(tmp_path: Path) -> None:
-    result = bad_input.run(tmp_path, quick=True)
-    assert result.tried > 1300
-    assert result.survived == result.tried, result.note
