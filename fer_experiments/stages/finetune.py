@@ -101,7 +101,7 @@ def go_on(run_id: str) -> common.StageResult:
     """Goes on with a run that did not finish, in the same run, to the same result.
 
     Raises:
-        RunError: there is no such run on this machine, or its train run is gone.
+        RunError: there is no such run on this machine, or the one that it started from is gone.
     """
     journal = resumable(run_id, "finetune")
     asked = journal.start["request"]

@@ -148,4 +148,5 @@ def _make_database(path: Path) -> None:
 
 
 def _database(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///")).absolute()
+    path, _, _ = uri.removeprefix("sqlite:///").partition("?")  # ?timeout=60 is SQLite's
+    return Path(path).absolute()
