@@ -97,6 +97,12 @@ class ModelConfig(_Checked):
     )
     head_batchnorm: bool = _option(False, "batch normalisation before the hidden layer")
     dropout: float = _option(0.5, "share of hidden units dropped", minimum=0.0, maximum=0.95)
+    missing_weights: str = _option(
+        "refuse",
+        "of the backbone's last layers, if the weights file ends below them; draw: as with "
+        "weights=none",
+        choices=("refuse", "draw"),
+    )
     initializer: str = _option(
         "glorot_uniform",
         "how weights=none fills the backbone (Keras's own default: glorot_uniform)",
@@ -185,7 +191,8 @@ class TrainConfig(_Checked):
     )
     ema: float = _option(
         0.0,
-        "momentum of the weights' moving average, which is judged and kept (0: none)",
+        "momentum of the weights' moving average, which is judged and kept (0: none); it reaches "
+        "back over a tenth of a phase at most",
         minimum=0.0,
         maximum=0.99999,
     )
@@ -238,7 +245,7 @@ class FinetuneConfig(_Checked):
         above=True,
     )
     unfreeze_layers: int = _option(
-        4, "how many of the backbone's last layers train", minimum=1, maximum=10_000
+        4, "how many of the backbone's last layers train (0: all)", minimum=0, maximum=10_000
     )
     finetune_learning_rate: float = _option(
         1e-5, "of fine-tuning", minimum=0.0, maximum=10.0, above=True

@@ -78,7 +78,10 @@ def test_conda_yaml_uses_the_tested_pins() -> None:
     [
         ("train --backbone vgg17", "one of vgg16, resnet50, tiny. Received: backbone=vgg17"),
         ("train --backbone VGG16", "did you mean vgg16?"),
-        ("train --recipe bastline", "one of notebook, baseline, demo. Received: recipe=bastline"),
+        (
+            "train --recipe bastline",
+            "one of notebook, baseline, quick, tuned, best, demo. Received: recipe=bastline",
+        ),
         ("train --learning-rate -1", "learning_rate to be above 0"),
         ("train --learning_rate abc", "learning_rate to be a number. Received: learning_rate=abc"),
         ("train --dropout=", "Expected dropout to be a number"),
@@ -167,4 +170,4 @@ def test_tab_completion_knows_the_choices() -> None:
 
     complete = ShellComplete(cli, {}, "fer", "_FER_COMPLETE")
     found = complete.get_completions(["train", "--recipe"], "b")
-    assert [item.value for item in found] == ["baseline"]
+    assert [item.value for item in found] == ["baseline", "best"]

@@ -55,7 +55,7 @@ def test_values_that_break_a_rule_are_refused_in_one_line(
 
 
 def test_unknown_recipe_and_field_are_refused() -> None:
-    with pytest.raises(ConfigError, match="notebook, baseline, demo"):
+    with pytest.raises(ConfigError, match="notebook, baseline, quick, tuned, best, demo"):
         resolve("notbook")
     with pytest.raises(ConfigError, match="Received: lr=1"):
         resolve(None, {"lr": 1})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fer_experiments.config import AugmentationConfig
 
@@ -75,15 +78,16 @@ def build_layers(config: AugmentationConfig, *, seed: int) -> list[keras.layers.
     built: list[keras.layers.Layer] = []
     if config.flip:
         built.append(layers.RandomFlip("horizontal", seed=seed))
-    if config.rotation:
-        turn = config.rotation / 360  # Keras counts in full turns
-        built.append(layers.RandomRotation(turn, fill_mode="nearest", seed=seed + 1))
-    if config.shift:
-        built.append(
-            layers.RandomTranslation(config.shift, config.shift, fill_mode="nearest", seed=seed + 2)
-        )
-    if config.zoom:
-        built.append(layers.RandomZoom(config.zoom, fill_mode="nearest", seed=seed + 3))
+    moves = {
+        name: getattr(config, name)
+        for name in ("rotation", "shift", "zoom")
+        if getattr(config, name)
+    }
+    if config.num_ops:  # each is a change by itself
+        for number, (name, most) in enumerate(moves.items()):
+            built.append(_random_affine({name: most}, seed=seed + 1 + number))
+    elif moves:
+        built.append(_random_affine(moves, seed=seed + 1))
     if config.contrast:
         built.append(layers.RandomContrast(config.contrast, value_range=_PIXELS, seed=seed + 4))
     if config.brightness:
@@ -97,6 +101,62 @@ def build_layers(config: AugmentationConfig, *, seed: int) -> list[keras.layers.
     if 0 < config.num_ops < len(built):
         return [_some_of(built, config.num_ops, seed=seed + 7)]
     return built
+
+
+def _random_affine(most: Mapping[str, float], *, seed: int) -> Any:
+    """Rotation, shift and zoom of each image in one step, so that it is blurred once.
+
+    Keras's own RandomRotation, RandomTranslation and RandomZoom sample an image three times, and
+    under JAX each took longer than the network. ImageDataGenerator also moves once.
+    """
+    import keras
+    from keras import ops
+
+    class RandomAffine(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name=f"random_{'_'.join(most)}")
+            self.generator = keras.random.SeedGenerator(seed)
+
+        def call(self, pixels: Any, training: bool = False) -> Any:
+            if not training:
+                return pixels
+            count, (height, width) = ops.shape(pixels)[0], pixels.shape[1:3]
+
+            def draw(name: str) -> Any:
+                bound = most.get(name.split("_")[0], 0.0)
+                return keras.random.uniform((count, 1, 1), -bound, bound, seed=self.generator)
+
+            turn = draw("rotation") * (np.pi / 180)
+            scale = 1 + draw("zoom")
+            down, right = draw("shift_down") * height, draw("shift_right") * width
+            # Where each pixel of the new image (B, H, W) comes from, about the middle.
+            rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1)) - (height - 1) / 2
+            columns = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1)) - (width - 1) / 2
+            y = (rows * ops.cos(turn) + columns * ops.sin(turn)) * scale + down + (height - 1) / 2
+            x = (columns * ops.cos(turn) - rows * ops.sin(turn)) * scale + right + (width - 1) / 2
+            return _sampled(pixels, y, x)
+
+    return RandomAffine()
+
+
+def _sampled(pixels: Any, y: Any, x: Any) -> Any:
+    """Grey images (B, H, W, 1) read bilinearly at places (B, H, W); the border goes on outside."""
+    from keras import ops
+
+    height, width = pixels.shape[1:3]
+    y, x = ops.clip(y, 0, height - 1), ops.clip(x, 0, width - 1)
+    top, left = ops.floor(y), ops.floor(x)
+    below, beside = y - top, x - left
+    flat = ops.reshape(pixels, (-1, height * width))
+
+    def at(row: Any, column: Any) -> Any:
+        row, column = ops.minimum(row, height - 1), ops.minimum(column, width - 1)
+        place = ops.reshape(ops.cast(row * width + column, "int32"), (-1, height * width))
+        return ops.reshape(ops.take_along_axis(flat, place, axis=1), (-1, height, width))
+
+    upper = at(top, left) * (1 - beside) + at(top, left + 1) * beside
+    lower = at(top + 1, left) * (1 - beside) + at(top + 1, left + 1) * beside
+    return ops.expand_dims(upper * (1 - below) + lower * below, -1)
 
 
 def _some_of(steps: list[keras.layers.Layer], count: int, *, seed: int) -> Any:

@@ -58,7 +58,13 @@ def _build(config: ModelConfig, *, image_size: int, classes: int, seed: int) -> 
     cut = per_backbone(config.cut, row.name)
     end = whole.output if cut == "none" else _cut_tensor(whole, cut, row)
     below_cut = _after(INPUT_END, keras.Model(pixels, end).layers)
-    pretrained.fill(below_cut, row, config.weights, initializer=config.initializer)
+    pretrained.fill(
+        below_cut,
+        row,
+        config.weights,
+        missing=config.missing_weights,
+        initializer=config.initializer,
+    )
     for layer in below_cut:
         layer.trainable = False
 
@@ -103,7 +109,7 @@ def to_unfreeze(model: keras.Model, last: int, *, train_batchnorm: bool) -> list
         )
     return [
         layer.name
-        for layer in layers[-last:]
+        for layer in layers[-last:]  # of 0: all
         if layer.weights
         and (train_batchnorm or not isinstance(layer, keras.layers.BatchNormalization))
     ]

@@ -53,7 +53,12 @@ def check(weights: str, backbone: Backbone) -> Path | None:
 
 
 def fill(
-    layers: list[keras.layers.Layer], backbone: Backbone, weights: str, *, initializer: str
+    layers: list[keras.layers.Layer],
+    backbone: Backbone,
+    weights: str,
+    *,
+    missing: str = "refuse",
+    initializer: str = "glorot_uniform",
 ) -> None:
     """Gives each of the backbone's layers its weights.
 
@@ -61,7 +66,8 @@ def fill(
         layers: the backbone's layers up to the cut.
         backbone: their row in the table.
         weights: `imagenet`, `none`, a file or a folder.
-        initializer: for `none`: how convolution kernels are drawn.
+        missing: of the last layers, if a file ends below them: `refuse` or `draw`.
+        initializer: how convolution kernels are drawn.
 
     Raises:
         WeightsError: the download failed, or the file lacks layers or has other shapes.
@@ -73,7 +79,8 @@ def fill(
     elif path is None:
         _copy(needing, _downloaded(backbone), "the downloaded ImageNet weights")
     else:
-        _copy_file(needing, path, backbone)
+        held = _copy_file(needing, path, backbone, may_end=missing == "draw")
+        _initialise(needing[held:], initializer)
 
 
 def _file_in_folder(folder: Path, backbone: Backbone) -> Path:
@@ -114,14 +121,17 @@ def _downloaded(backbone: Backbone) -> LayerWeights:
     return {layer.name: layer.get_weights() for layer in donor.layers}
 
 
-def _copy_file(layers: list[keras.layers.Layer], path: Path, backbone: Backbone) -> None:
-    """Weights from the layout of keras.applications or Keras 3's own."""
+def _copy_file(
+    layers: list[keras.layers.Layer], path: Path, backbone: Backbone, *, may_end: bool
+) -> int:
+    """Weights from the layout of keras.applications or Keras 3's own; for how many layers."""
     try:
         with h5py.File(path, "r") as file:
             group = file.get("model_weights", file)
             if "layer_names" in group.attrs:
                 needed = {layer.name for layer in layers}
-                return _copy(layers, _named_layers(group, needed, str(path)), str(path))
+                values = _named_layers(group, needed, str(path))
+                return _copy(layers, values, str(path), may_end=may_end)
     except WeightsError:
         raise
     # HDF5 and h5py raise almost anything on a damaged file.
@@ -165,13 +175,19 @@ def _named_layers(group: h5py.Group, needed: Collection[str], source: str) -> La
     return layers
 
 
-def _copy(layers: list[keras.layers.Layer], values: LayerWeights, source: str) -> None:
-    missing = [layer.name for layer in layers if not values.get(layer.name)]
-    if missing:
+def _copy(
+    layers: list[keras.layers.Layer], values: LayerWeights, source: str, *, may_end: bool = False
+) -> int:
+    """Fills the layers and returns how many; all, unless the values may end below the last."""
+    held = [layer for layer in layers if values.get(layer.name)]
+    missing = [layer.name for layer in layers if layer not in held]
+    if missing and not (may_end and held and held == layers[: len(held)]):
         raise WeightsError(
             f"{source} lacks {len(missing)} of the {len(layers)} layers that are needed: "
-            f"{_some(missing)}. Pass cut=LAYER to use the backbone only up to a layer that it has"
+            f"{_some(missing)}. Pass cut=LAYER to use the backbone only up to a layer that it has, "
+            "or missing_weights=draw if only the last ones are missing"
         )
+    layers = held
     wrong = [
         layer.name
         for layer in layers
@@ -184,6 +200,7 @@ def _copy(layers: list[keras.layers.Layer], values: LayerWeights, source: str) -
         if not all(np.isfinite(array).all() for array in arrays):
             raise WeightsError(f"{source} holds values that are not finite in: {layer.name}")
         layer.set_weights(arrays)
+    return len(layers)
 
 
 def _some(names: list[str], most: int = 12) -> str:

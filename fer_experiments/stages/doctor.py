@@ -13,7 +13,7 @@ from fer_experiments import __version__, console
 from fer_experiments.data.storage import data_home
 from fer_experiments.tracking import store
 
-_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "scikit-learn", "pillow", "kagglehub")
+_PACKAGES = ("mlflow", "tensorflow", "jax", "keras", "numpy", "scikit-learn", "pillow", "kagglehub")
 _HOSTS = {"Kaggle": "www.kaggle.com", "ImageNet weights": "storage.googleapis.com"}
 
 

@@ -73,14 +73,18 @@ def fit_and_log(
     own = config.train
     last_epoch = phase.first_epoch - 1 + phase.epochs
     last_changed = last_epoch - own.plain_epochs
+    feed = inputs.of_phase(model, config, prepared, later=later)
+    # Features of a flattened or averaged image have no places that a rectangle could cover.
+    pictures = all(len(tensor.shape) == 4 for tensor in feed.model.inputs)
+    if own.cutmix and not pictures:
+        console.say("cutmix: left out in this phase, whose features have no height and width")
     mixture = Mixture(
         label_smoothing=own.label_smoothing,
         mixup=own.mixup,
-        cutmix=own.cutmix,
+        cutmix=own.cutmix if pictures else 0.0,
         balance=own.balance,
         until_epoch=last_changed,
     )
-    feed = inputs.of_phase(model, config, prepared, later=later)
     writer.params({"augmentation": feed.augmentation})
     batches = {
         split: Batches(

@@ -7,6 +7,7 @@ the delivery with an error that the next event raises.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import io
 import json
 import shutil
@@ -37,7 +38,8 @@ from fer_experiments.tracking.writer import MODEL_URI
 MODEL_URI_TAG = "model_uri"
 # Finds a run again whose making was cut short before its id was known here.
 JOURNAL_TAG = "fer_experiments.journal"
-_REQUIREMENTS = ("keras", "mlflow", "numpy", "tensorflow")
+# What a logged model needs besides what Keras computes with.
+_REQUIREMENTS = ("keras", "mlflow", "numpy")
 _LONGEST_PAUSE = 5.0  # seconds between two tries
 
 
@@ -268,6 +270,12 @@ class MlflowDelivery:
             source_run_id=self._run_id,
             params=dict(run.data.params),
         )
+        example: Any = {"pixels": np.array(event["example"], dtype=np.float32)[..., np.newaxis]}
+        if importlib.util.find_spec("tensorflow") is not None:
+            flavor: Any = mlflow.tensorflow
+            computes_with = "tensorflow"
+        else:  # Keras on JAX; this flavor of MLflow's fails on an example
+            flavor, example, computes_with = mlflow.keras, None, "jax"
         size = event["metadata"]["image_size"]
         classes = len(event["metadata"]["class_names"])
         try:
@@ -275,7 +283,7 @@ class MlflowDelivery:
             with redirect_stdout(io.StringIO()):
                 info = Model.log(
                     None,
-                    mlflow.tensorflow,
+                    flavor,
                     model=keras.saving.load_model(self._file(event), compile=False),
                     model_id=made.model_id,
                     run_id=self._run_id,
@@ -285,11 +293,10 @@ class MlflowDelivery:
                         ),
                         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
                     ),
-                    input_example={
-                        "pixels": np.array(event["example"], dtype=np.float32)[..., np.newaxis]
-                    },
+                    input_example=example,
                     pip_requirements=[
-                        f"{p}=={importlib.metadata.version(p)}" for p in _REQUIREMENTS
+                        f"{p}=={importlib.metadata.version(p)}"
+                        for p in (*_REQUIREMENTS, computes_with)
                     ],
                     metadata={**event["metadata"], "source_run_id": self._run_id},
                 )

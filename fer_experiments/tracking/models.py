@@ -97,7 +97,7 @@ def load(logged: LoggedModel) -> keras.Model:
     with tempfile.TemporaryDirectory() as folder:
         try:
             copy = mlflow.artifacts.download_artifacts(logged.uri, dst_path=folder)
-            file = Path(copy, "data", "model.keras")  # where MLflow's tensorflow flavor puts it
+            file = Path(copy, "data", "model.keras")  # where both of MLflow's flavors put it
             return keras.saving.load_model(file, compile=False, safe_mode=True)
         # Keras, HDF5 and MLflow raise almost anything on damaged files.
         except Exception as error:

@@ -10,6 +10,8 @@ import keras
 
 # Learns scale and shift; decay would pull them to 0 for no gain.
 _NOT_DECAYED = ("bias", "gamma", "beta")
+# The moving average reaches back over so much of a phase at most.
+_EMA_SHARE = 0.1
 # schedule=plateau: so many epochs without a better score halve the rate.
 _PLATEAU_PATIENCE, _PLATEAU_FACTOR = 3, 0.5
 
@@ -38,7 +40,9 @@ class Plan:
             "weight_decay": self.weight_decay or (0.0 if self.optimizer == "adamw" else None),
         }
         if self.ema:
-            settings |= {"use_ema": True, "ema_momentum": self.ema}
+            # Keras begins with the weights as they are drawn: a short phase would keep them.
+            longest = 1 - 1 / max(1.0, _EMA_SHARE * self.epochs * steps_per_epoch)
+            settings |= {"use_ema": True, "ema_momentum": min(self.ema, longest)}
         if self.optimizer == "sgd":
             settings |= {"momentum": 0.9, "nesterov": True}
         kinds = {

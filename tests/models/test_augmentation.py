@@ -43,3 +43,47 @@ def test_which_ones_follows_from_the_seed() -> None:
 def test_nothing_changes_outside_training() -> None:
     (layer,) = build_layers(AugmentationConfig(**TWO, num_ops=1), seed=0)
     np.testing.assert_array_equal(layer(GREY, training=False), GREY)
+
+
+def moved(seed: int = 0, **changes: float) -> np.ndarray:
+    """A vertical edge (left black, right white) after the moves, (N, H, W)."""
+    edge = np.zeros((100, 48, 48, 1), dtype=np.float32)
+    edge[:, :, 24:] = 255
+    off = {"rotation": 0.0, "shift": 0.0, "flip": False}
+    for layer in build_layers(AugmentationConfig(**(off | changes)), seed=seed):
+        edge = layer(edge, training=True)
+    return keras.ops.convert_to_numpy(edge)[..., 0]
+
+
+def test_a_shift_moves_the_edge_by_at_most_its_share_and_goes_on_outside() -> None:
+    images = moved(shift=0.25)
+    black = (images[:, 20] < 128).sum(axis=1)  # columns left of the edge
+    assert black.min() >= 24 - 12 and black.max() <= 24 + 12
+    assert black.min() < 16 and black.max() > 32
+    assert (images[:, :, 0] == 0).all() and (images[:, :, -1] == 255).all()
+
+
+def test_a_rotation_turns_about_the_middle_by_at_most_its_degrees() -> None:
+    images = moved(rotation=30.0)
+    np.testing.assert_allclose(images[:, 23:25, 23:25].mean(axis=(1, 2)), 127.5, atol=1)
+    slope = ((images[:, 4] < 128).sum(axis=1) - (images[:, 43] < 128).sum(axis=1)) / 39
+    degrees = np.degrees(np.arctan(slope))
+    assert np.abs(degrees).max() <= 31
+    assert degrees.min() < -25 and degrees.max() > 25
+
+
+def test_a_zoom_keeps_the_middle_and_makes_the_image_larger_or_smaller() -> None:
+    stripe = np.zeros((100, 48, 48, 1), dtype=np.float32)
+    stripe[:, :, 16:32] = 255
+    config = AugmentationConfig(rotation=0.0, shift=0.0, flip=False, zoom=0.25)
+    (layer,) = build_layers(config, seed=0)
+    seen = keras.ops.convert_to_numpy(layer(stripe, training=True))[..., 0]
+    width = (seen[:, 20] > 128).sum(axis=1)
+    assert 12 <= width.min() < 14 and 20 < width.max() <= 22
+    np.testing.assert_allclose(seen, seen[:, :, ::-1], atol=0.1)
+
+
+def test_moves_are_one_change_unless_each_image_gets_some_of_them() -> None:
+    moves = {"rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": False}
+    assert len(build_layers(AugmentationConfig(**moves), seed=0)) == 1
+    assert len(build_layers(AugmentationConfig(**moves, num_ops=3), seed=0)) == 3

@@ -63,6 +63,30 @@ def test_a_folder_without_the_backbones_file_is_refused(tmp_path: Path) -> None:
         build(tmp_path)
 
 
+def test_last_layers_that_the_file_lacks_can_be_drawn(tmp_path: Path) -> None:
+    save_by_name(donor(), tmp_path / "lower.h5", without=("block2_0_conv", "block2_2_bn"))
+    changes = {"weights": str(tmp_path / "lower.h5"), "backbone": "tiny", "cut": "none"}
+    config = resolve("baseline", {**changes, "missing_weights": "draw"})
+    model = classifier.build(config.model, image_size=48, classes=7, seed=0)
+    for name in ("block1_conv", "block1_bn", "block2_1_conv", "block2_2_conv"):
+        expected = donor().get_layer(name).get_weights()
+        for a, b in zip(model.get_layer(name).get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    drawn = model.get_layer("block2_0_conv").get_weights()[0]
+    assert np.abs(drawn).max() > 0
+    assert (drawn != donor().get_layer("block2_0_conv").get_weights()[0]).all()
+
+
+def test_only_last_layers_are_drawn(tmp_path: Path) -> None:
+    save_by_name(donor(), tmp_path / "part.h5", without=("block1_bn",))
+    config = resolve(
+        "baseline",
+        {"weights": str(tmp_path / "part.h5"), "backbone": "tiny", "missing_weights": "draw"},
+    )
+    with pytest.raises(WeightsError, match=r"lacks 1 of the 7 layers.*if only the last ones"):
+        classifier.build(config.model, image_size=48, classes=7, seed=0)
+
+
 def test_layers_that_the_file_lacks_are_named(tmp_path: Path) -> None:
     save_by_name(donor(), tmp_path / "part.h5", without=("block2_1_conv", "block2_2_bn"))
     with pytest.raises(WeightsError, match=r"lacks 2 of the 7 layers.*block2_1_conv, block2_2_bn"):

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
+import mlflow
 import pytest
 
-from ..conftest import process_environment
+from ..conftest import QUICK, ROOT, process_environment
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +40,7 @@ batches = [
     for seed, mixture in ((0, Mixture(label_smoothing=0.1, cutmix=1.0)), (None, None))
 ]
 plan = Plan(
-    optimizer="sgd", learning_rate=1e-2, schedule="cosine", weight_decay=1e-3, ema=0.5, epochs=2
+    optimizer="sgd", learning_rate=1e-2, schedule="cosine", weight_decay=1e-3, epochs=2
 )
 records = []
 fit(model, *batches, plan, first_epoch=1, log=records.append)
@@ -63,3 +65,41 @@ def test_two_epochs_of_two_steps_give_the_same_losses(tmp_path: Path) -> None:
         # near 0 that come of it Keras's JAX cuts those below 1e-7, its TensorFlow none.
         for name in ("train/loss", "train/accuracy", "learning_rate"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-4), name
+
+
+def test_the_job_runs_on_jax_where_tensorflow_is_not_installed(tmp_path: Path) -> None:
+    """As on machines whose GPU is driven by JAX alone."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for installed in Path(sysconfig.get_path("purelib")).iterdir():
+        if "tensorflow" not in installed.name and installed.suffix != ".pth":
+            (packages / installed.name).symlink_to(installed)
+    (packages / "fer_experiments").unlink(missing_ok=True)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    environment = process_environment(
+        PYTHONPATH=f"{packages}:{ROOT}",
+        KERAS_BACKEND="jax",
+        FER_DATA_HOME=str(tmp_path / "data"),
+        MLFLOW_TRACKING_URI=store,
+    )
+    python = Path(sys.base_prefix, "bin", "python3")
+    for arguments in (
+        ["train", "--backbone", "tiny", *QUICK[:-2]],
+        ["finetune", "--unfreeze-layers", "0", "--finetune-epochs", "1", "--cache", "off",
+         "--rotation", "10", "--erasing", "0.2", "--num-ops", "1"],
+        ["evaluate", "--tta", "flip"],
+    ):  # fmt: skip
+        done = subprocess.run(
+            [python, "-m", "fer_experiments", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+    runs = mlflow.MlflowClient(store).search_runs(["1"], filter_string="tags.stage = 'evaluate'")
+    assert 0 < runs[0].data.metrics["val/tta/accuracy"] < 1
+    needs = [path.read_text() for path in tmp_path.glob("mlruns/1/models/*/*/requirements.txt")]
+    assert len(needs) == 2
+    assert all("jax==" in text and "tensorflow" not in text for text in needs)

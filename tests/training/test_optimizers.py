@@ -75,3 +75,8 @@ def test_a_layer_can_learn_at_a_share_of_the_rate() -> None:
     after = [float(np.asarray(v)[0, 0]) for v in variables]
     moved = [b - a for a, b in zip(after, before, strict=True)]
     assert moved[0] == pytest.approx(moved[1] / 4)
+
+
+def test_the_moving_average_of_a_short_phase_reaches_back_over_a_tenth_of_it() -> None:
+    assert Plan(ema=0.999, epochs=2).build(100).ema_momentum == pytest.approx(0.95)
+    assert Plan(ema=0.999, epochs=200).build(100).ema_momentum == 0.999
