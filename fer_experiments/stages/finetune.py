@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -78,7 +78,7 @@ def run(
         )
         console.say(
             f"{common.run_name(config, 'finetune')}: from {source.info.run_name}, unfrozen: "
-            f"{', '.join(unfrozen) or 'no layer with weights, so the head alone trains on'}"
+            + _listed(unfrozen)
         )
         phase = Phase(
             stage="finetune",
@@ -95,6 +95,14 @@ def run(
             following=f"fer evaluate --run-id {result.run_id}",
         )
     return result
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "no layer with weights, so the head alone trains on"
+    if len(names) > 8:
+        return f"{len(names)} layers, {names[0]} to {names[-1]}"
+    return ", ".join(names)
 
 
 def go_on(run_id: str) -> common.StageResult:
