@@ -91,14 +91,24 @@ def run(
 @main.command()
 def report() -> None:
     """Prints the tables and draws the learning curves."""
-    lines = [json.loads(line) for line in RUNS.read_text().splitlines()]
-    for backbone in ("vgg16", "resnet50"):
-        print(f"\n### {backbone}, choices\n")
-        print(_choices([r for r in lines if r["backbone"] == backbone and _is_choice(r)]))
-    full = [r for r in lines if not _is_choice(r)]
-    print("\n### Whole runs\n")
-    print(_whole(full))
-    _draw([r for r in full if r["seed"] == 0 and set(r["common"]) <= {"precision"}])
+    for title, table in tables().items():
+        print(f"\n### {title}\n\n{table}")
+    whole = [run for run in _runs() if not _is_choice(run)]
+    _draw([r for r in whole if r["seed"] == 0 and set(r["common"]) <= {"precision"}])
+
+
+def tables() -> dict[str, str]:
+    """By title, the tables of docs/accuracy.md."""
+    runs = _runs()
+    found = {
+        title: _choices([r for r in runs if r["backbone"] == backbone and _is_choice(r)])
+        for title, backbone in (("VGG16", "vgg16"), ("ResNet50", "resnet50"))
+    }
+    return found | {"Whole runs": _whole([r for r in runs if not _is_choice(r)])}
+
+
+def _runs() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RUNS.read_text().splitlines()]
 
 
 def _is_choice(line: dict[str, Any]) -> bool:

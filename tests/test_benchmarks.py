@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.recipes import tables
+
 from .conftest import ROOT
 
 RESULTS = Path(ROOT, "benchmarks", "results.json")
@@ -38,3 +40,9 @@ def test_readme_tells_the_ratios_that_were_measured(rows: dict[str, dict[str, ob
     readme = (ROOT / "README.md").read_text()
     for name, row in rows.items():
         assert f"| `{name}` | {row['ratio']:.3g} |" in readme
+
+
+def test_the_accuracy_page_tells_the_runs_that_were_made() -> None:
+    page = (ROOT / "docs" / "accuracy.md").read_text()
+    for table in tables().values():
+        assert table in page
