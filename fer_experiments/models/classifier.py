@@ -105,7 +105,7 @@ def to_unfreeze(model: keras.Model, last: int, *, train_batchnorm: bool) -> list
     if last > len(layers):
         raise ConfigError(
             f"Expected unfreeze_layers to be at most {len(layers)}, all layers of the backbone "
-            f"up to its cut. Received: unfreeze_layers={last}"
+            f"up to its cut. Received: unfreeze_layers={last}; pass fewer, or 0 for all"
         )
     return [
         layer.name

@@ -44,7 +44,7 @@ def test_the_job_on_real_images_with_real_weights(
     outcome = fer(
         "main", "--dataset", shared / "fer2013" / "archive.zip", "--split", "holdout",
         "--weights", shared / "weights", "--limit", "140", "--epochs", "1",
-        "--finetune-epochs", "1", "--cut", "vgg16:block2_pool,resnet50:conv2_block3_out",
+        "--finetune-epochs", "1",
     )  # fmt: skip
     assert outcome.exit_code == 0, outcome.err
     assert "models:/emotion-fer2013@champion is version 1" in outcome.out
