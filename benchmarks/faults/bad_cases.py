@@ -151,7 +151,7 @@ def other_options() -> Iterator[Case]:
         "promote --version -1", "promote --version 1 --model-name nothing", "registry --clear",
         f"promote --version {'9' * 5000}", "register --metric test/accuracy", "cache --clear=1",
         "register --dataset nothing", "compare --experiment nowhere", "--nonsense", "-x",
-        "finetune --run-id 0 --recipe nothing", "main --views 2 --rotation 0 --shift 0 --flip off",
+        "finetune --run-id 0 --recipe nothing", "main --recipe baseline --views 2 --rotation 0 --shift 0 --flip off",
     ):  # fmt: skip
         yield Case(name=line[:60], arguments=tuple(line.split()), exit_codes=(USAGE,))
     for cut, what in (("nothing", "unknown"), ("🙂", "emoji"), (LONG, "very long"), ("a:b:c", "")):
