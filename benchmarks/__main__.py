@@ -29,7 +29,7 @@ STEPS = (
     "accuracy",
 )
 # Each start of TensorFlow costs as long as what it is to time: one backbone fits into five minutes.
-QUICK_STEPS = ("start_up", "training_resnet50", "rates_resnet50", "memory", "growth")
+QUICK_STEPS = ("start_up", "training_resnet50", "rates_resnet50")
 
 
 @dataclass(kw_only=True)
