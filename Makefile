@@ -72,7 +72,7 @@ register: $(VENV)/.installed  ## the best one becomes a version, and champion if
 bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 100 minutes on 2 cores
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.installed-dev  ## ResNet50's rows in small, about 5 minutes
+bench-quick: $(VENV)/.installed-dev  ## ResNet50's rows in small, about 6 minutes
 	$(BIN)/python -m benchmarks --quick
 
 faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, about 60 minutes on 2 cores

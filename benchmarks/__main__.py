@@ -28,7 +28,7 @@ STEPS = (
     "growth",
     "accuracy",
 )
-# Each start of TensorFlow costs as long as what it is to time: one backbone fits into five minutes.
+# Each start of TensorFlow costs as long as what it is to time: one backbone takes six minutes.
 QUICK_STEPS = ("start_up", "training_resnet50", "rates_resnet50")
 
 

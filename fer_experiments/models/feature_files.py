@@ -40,7 +40,7 @@ from fer_experiments.data.storage import (
 from fer_experiments.errors import ConfigError, DiskFullError
 
 # Raised when what lies in the cache of older versions can no longer be used.
-FORMAT = 1
+FORMAT = 2
 _BLOCK = 1 << 23  # bytes read at a time when a file is checked
 _FILE, _MANIFEST = "features.npy", "manifest.json"
 
