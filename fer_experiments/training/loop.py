@@ -13,6 +13,7 @@ import numpy as np
 
 from fer_experiments.errors import TrainingError
 from fer_experiments.training import checkpoints, memory
+from fer_experiments.training.averages import Average
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.checkpoints import EpochRecord, Progress
 from fer_experiments.training.optimizers import Plan
@@ -80,7 +81,8 @@ def fit(
         steps_per_execution=min(_STEPS_PER_EXECUTION, len(train)),
     )
     before = Progress() if checkpoint is None else checkpoints.restore(checkpoint, model)
-    recorder = _Recorder(before, log, macro_f1, plan, begin_epoch, checkpoint)
+    average = Average(model, train) if plan.ema else None
+    recorder = _Recorder(before, log, macro_f1, plan, begin_epoch, checkpoint, average)
     for record in before.history:
         log(record)
     done = len(before.history)
@@ -114,6 +116,7 @@ class _Recorder(keras.callbacks.Callback):
         plan: Plan,
         begin_epoch: Callable[[int], None] | None,
         checkpoint: Path | None,
+        average: Average | None,
     ) -> None:
         super().__init__()
         self.history: list[EpochRecord] = [*before.history]
@@ -123,6 +126,7 @@ class _Recorder(keras.callbacks.Callback):
         self._begin_epoch = begin_epoch
         self._best: tuple[int, list[np.ndarray]] | None = before.best
         self._checkpoint = checkpoint
+        self._average = average
 
     @property
     def scores(self) -> list[float]:
@@ -147,8 +151,8 @@ class _Recorder(keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        if self._plan.ema:
-            _swap_with_average(self.model.optimizer)
+        if self._average is not None:
+            self._average.put_in()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         record: EpochRecord = {"epoch": self._epoch}
@@ -169,8 +173,8 @@ class _Recorder(keras.callbacks.Callback):
         self.history.append(record)
         if better if self._plan.keep_epoch == "best" else self._plan.ema:
             self._best = (self._epoch, self.model.get_weights())
-        if self._plan.ema:
-            _swap_with_average(self.model.optimizer)
+        if self._average is not None:
+            self._average.take_out()
         rate = self._plan.rate_after(self.scores)
         if rate is not None:
             self.model.optimizer.learning_rate = rate
@@ -189,13 +193,3 @@ class _Recorder(keras.callbacks.Callback):
         epoch, weights = self._best
         model.set_weights(weights)
         return epoch
-
-
-def _swap_with_average(optimizer: keras.optimizers.Optimizer) -> None:
-    """Weights and their moving average change places, as in Keras's own SwapEMAWeights, which
-    cannot go on from a checkpoint."""
-    averages = optimizer._model_variables_moving_average
-    for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
-        value = keras.ops.copy(variable)
-        variable.assign(average)
-        average.assign(value)
