@@ -5,8 +5,8 @@
     python -m benchmarks.recipes report
 
 `run` appends a line a run to `recipes.jsonl`: what was changed, where, its MLflow run id, its
-scores of every epoch. `report` prints the tables of docs/accuracy.md and draws its picture.
-Data and weights are those of `FER_SHARED`.
+scores of every epoch; `take` does so for a run that `fer` made. `report` prints the tables of
+docs/accuracy.md and draws its picture. Data and weights are those of `FER_SHARED`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ def run(
 ) -> None:
     """Runs each choice with each seed: head training, then fine-tuning."""
     from fer_experiments.stages import finetune, train
-    from fer_experiments.tracking.runs import histories
 
     shared = Path(os.environ.get("FER_SHARED", "../shared")).resolve()
     data = {"dataset": str(shared / "fer2013" / "archive.zip"), "weights": str(shared / "weights")}
@@ -75,17 +74,53 @@ def run(
                 "changed": fields(choice),
                 "seed": int(seed),
                 "device": device,
-                "train_run_id": first.run_id,
-                "run_id": last.run_id,
-                "seconds": round(time.perf_counter() - started, 1),
-                "scores": {name: round(score, 4) for name, score in last.scores.items()},
-                "history": [
-                    {name: round(value, 4) for name, value in epoch.items()}
-                    for epoch in histories(last.run_id)
-                ],
             }
-            with out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            _write(out, line | _found(last.run_id, time.perf_counter() - started))
+
+
+@main.command()
+@click.argument("run_id")
+@click.option("--changed", default="reference", help="what the recipe does not say: a=1;b=2")
+@click.option("--device", default="CPU", help="where it ran, for the table")
+@click.option("--out", type=click.Path(path_type=Path), default=RUNS)
+def take(run_id: str, changed: str, device: str, out: Path) -> None:
+    """Takes up a finetune run that `fer` made, in one go or several."""
+    from fer_experiments.tracking.runs import config_of, get_run
+
+    found = get_run(run_id, stages=("finetune",))
+    config = config_of(found)
+    line = {
+        "recipe": config.recipe,
+        "backbone": config.model.backbone,
+        "common": {},
+        "changed": fields(changed),
+        "seed": config.train.seed,
+        "device": device,
+    }
+    _write(out, line | _found(run_id, found.data.metrics["time/train_seconds_total"]))
+
+
+def _found(run_id: str, seconds: float) -> dict[str, Any]:
+    """What the line of a finetune run holds of its results."""
+    from fer_experiments.tracking.runs import get_run, histories
+
+    run = get_run(run_id, stages=("finetune",))
+    history = [
+        {name: round(value, 4) for name, value in epoch.items()} for epoch in histories(run_id)
+    ]
+    kept = next(e for e in history if e["epoch"] == run.data.metrics["best_epoch"])
+    return {
+        "train_run_id": run.data.tags["source_run_id"],
+        "run_id": run_id,
+        "seconds": round(seconds, 1),
+        "scores": {name: score for name, score in kept.items() if name.startswith("val/")},
+        "history": history,
+    }
+
+
+def _write(out: Path, line: dict[str, Any]) -> None:
+    with out.open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 @main.command()

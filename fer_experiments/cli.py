@@ -447,7 +447,7 @@ def doctor() -> None:
     """Versions, backend, devices, store, data home, and what is reachable."""
     from fer_experiments.stages import doctor as stage
 
-    console.table(["what", "found"], [[what, found] for what, found in stage.run()])
+    console.table(["what", "found"], [[*finding] for finding in stage.run()], numbers=False)
 
 
 STAGES = ("prepare", "train", "finetune", "evaluate", "compare", "register", "main")

@@ -67,14 +67,15 @@ def warn(text: str) -> None:
     click.echo(f"Warning: {one_line(text)}", err=True)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table: the first column to the left, the others, numbers mostly, to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> None:
+    """A plain table: the first column to the left, the others to the right where they are numbers,
+    mostly."""
     # Names of files and folders may hold anything, a terminal's commands too.
     cells = [[escaped(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     for row in cells:
         first, *others = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.rjust(width) if i and numbers else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         say("  ".join([first, *others]).rstrip())

@@ -161,7 +161,7 @@ def test_dry_run_shows_time_and_disk_and_writes_nothing(fer: Fer, fresh_store: P
 def test_doctor_reports_and_does_not_fail(fer: Fer) -> None:
     shown = fer("doctor")
     assert shown.exit_code == 0
-    for what in ("tensorflow", "Keras backend", "devices", "MLflow store", "data home", "Kaggle"):
+    for what in ("tensorflow", "bfloat16", "Keras backend", "devices", "MLflow store", "Kaggle"):
         assert what in shown.out
 
 

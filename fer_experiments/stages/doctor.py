@@ -8,12 +8,15 @@ import platform
 import shutil
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from fer_experiments import __version__, console
 from fer_experiments.data.storage import data_home
 from fer_experiments.tracking import store
 
 _PACKAGES = ("mlflow", "tensorflow", "jax", "keras", "numpy", "scikit-learn", "pillow", "kagglehub")
+# What Linux calls a processor's instructions for it: Intel's and AMD's, and Arm's.
+_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
 _HOSTS = {"Kaggle": "www.kaggle.com", "ImageNet weights": "storage.googleapis.com"}
 
 
@@ -23,6 +26,7 @@ def run() -> list[tuple[str, str]]:
     findings += [(package, _version(package)) for package in _PACKAGES]
     findings += [
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
+        ("bfloat16", _attempt(_bfloat16)),
         ("Keras backend", _attempt(_backend)),
         ("devices", _attempt(_devices)),
         ("MLflow store", _attempt(store.describe)),
@@ -52,6 +56,15 @@ def _backend() -> str:
     import keras
 
     return str(keras.backend.backend())
+
+
+def _bfloat16() -> str:
+    """Whether the processor computes in it; else precision=mixed_bfloat16 only costs time."""
+    processor = Path("/proc/cpuinfo")
+    if not processor.exists():
+        return "unknown, as this system has no /proc/cpuinfo"
+    found = _BFLOAT16.intersection(processor.read_text().split())
+    return f"the processor has {', '.join(sorted(found))}" if found else "not in the processor"
 
 
 def _devices() -> str:
