@@ -220,7 +220,7 @@ def _draw(lines: list[dict[str, Any]]) -> None:
                 continue
             epochs = [h["epoch"] for h in line["history"]]
             scores = [100 * h["val/accuracy"] for h in line["history"]]
-            panel.plot(epochs, scores, label=line["recipe"])
+            panel.plot(epochs, scores, label=f"{line['recipe']}, {line['device']}")
         panel.set_title(backbone)
         panel.set_xlabel("epoch (the first ones: the head alone)")
         panel.grid(alpha=0.3)

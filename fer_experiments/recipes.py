@@ -98,11 +98,17 @@ def tuned(backbone: str) -> Config:
     """The whole network up to its cut, augmented anew every epoch: a night on a CPU.
 
         fer main --recipe tuned --dataset archive.zip --weights weights/
+        fer main --recipe tuned --precision mixed_bfloat16 …  # where fer doctor finds bfloat16
         KERAS_BACKEND=jax fer main --recipe tuned --precision mixed_bfloat16 …
 
-    Data as for quick. Trained with the second line's settings on one H100 (JAX 0.11.2), seeds 0
-    and 1; no run on a CPU was made, where an epoch takes 354 seconds (VGG16) and 207 (ResNet50)
-    on 2 cores, 2.6 and 1.5 hours for all:
+    Data as for quick. On 2 cores with the second line's settings, TensorFlow, seed 0 (ResNet50 was
+    not trained there; an epoch takes 207 seconds in float32, 1.5 hours for all):
+
+    VGG16     1 h 55 min  67.5 % (66.0 to 69.0), macro-F1 0.638 (0.615 to 0.659); mirror images
+              too: 68.5 %. Tests ran beside it.
+              MLflow runs 07a1c21de27b4217b7857a5847b41ffd and b2a151bc97b3483c968f1975f2de3295
+
+    With the third line's on one H100 (JAX 0.11.2), seeds 0 and 1:
 
     VGG16     68.0 % (66.4 to 69.5), macro-F1 0.651 (0.629 to 0.673); seed 1: 67.8 %
               MLflow runs 746641e7c5dd4f4291bf72e7953e3d7e and 8a9e2d1eb6dd4857b4bfa4757bdbba6d
