@@ -86,7 +86,9 @@ def quick(backbone: str) -> Config:
     ResNet50  12 min  63.6 % (62.0 to 65.1), macro-F1 0.627 (0.605 to 0.647)
               MLflow runs 54e7ba0a0f1e4b5d81e7ff0e23a9c82e and 9cec71c9f10044f1b9ffca2a0991a37d
 
-    Times hold training; other work ran beside VGG16's. The epoch is picked on val.
+    Times hold training; other work ran beside VGG16's. The epoch is picked on val. These runs are
+    older than BatchNorm statistics of the averaged weights (training/averages.py); made anew with
+    them, ResNet50 gave 63.4 %, MLflow run 37e33642fdd24f82bfe9ca64dc9386c8.
     """
     return _fitted().replace(
         unfreeze_layers={"vgg16": 4, "resnet50": 62}.get(backbone, 4),
