@@ -37,6 +37,9 @@ def load_keras() -> None:
     is imported that goes to a file, which is shown only if the import fails. Keras on JAX imports
     TensorFlow too, later, where it is installed.
     """
+    # TensorFlow leaves oneDNN's kernels off where the processor has no AVX-512. They are faster
+    # there, too, up to twice when ResNet50 trains: python -m benchmarks.kernels
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "keras" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
         return
     sys.stderr.flush()

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 # Some test modules import Keras, which imports JAX where it is, which sets this to 1, and processes
 # that tests start would take that for the user's wish.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Before any module imports Keras: what is computed here is held against what commands computed.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # A whole job in seconds: a tiny backbone on few faces.
 QUICK = ["--recipe", "demo", "--synthetic-count", "210", "--epochs", "2", "--finetune-epochs", "1"]
 

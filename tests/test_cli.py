@@ -1,6 +1,8 @@
 """The command line as a user types it: help, names, and one line for whatever is wrong."""
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -10,9 +12,10 @@ import yaml
 from fer_experiments.cli import STAGES, cli
 from fer_experiments.config import FIELDS
 
-from .conftest import ROOT, Fer
+from .conftest import ROOT, Fer, process_environment
 
 COMMANDS = sorted(cli.commands)
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 ENTRY_POINTS = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 
 
@@ -163,6 +166,20 @@ def test_doctor_reports_and_does_not_fail(fer: Fer) -> None:
     assert shown.exit_code == 0
     for what in ("tensorflow", "bfloat16", "Keras backend", "devices", "MLflow store", "Kaggle"):
         assert what in shown.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("wish", "found"), [({}, "oneDNN's"), ({ONEDNN: "0"}, "TensorFlow's (")])
+def test_commands_ask_for_onednn_unless_the_user_decides(
+    wish: dict[str, str], found: str, fresh_store: Path
+) -> None:
+    environment = {k: v for k, v in process_environment().items() if k != ONEDNN} | wish
+    shown = subprocess.run(
+        [sys.executable, "-m", "fer_experiments", "doctor"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"CPU kernels       {found}" in shown.stdout
+    assert shown.stderr == ""
 
 
 def test_tab_completion_knows_the_choices() -> None:

@@ -29,6 +29,7 @@ def run() -> list[tuple[str, str]]:
         ("bfloat16", _attempt(_bfloat16)),
         ("Keras backend", _attempt(_backend)),
         ("devices", _attempt(_devices)),
+        ("CPU kernels", _attempt(_kernels)),
         ("MLflow store", _attempt(store.describe)),
         ("data home", _attempt(_home)),
     ]
@@ -71,6 +72,16 @@ def _devices() -> str:
     import keras
 
     return ", ".join(keras.distribution.list_devices()) or "cpu only"
+
+
+def _kernels() -> str:
+    """Whose convolutions a CPU runs; `console.load_keras` has asked for oneDNN's."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return "the backend's own"
+    asked = os.environ["TF_ENABLE_ONEDNN_OPTS"]
+    return "oneDNN's" if asked == "1" else f"TensorFlow's (TF_ENABLE_ONEDNN_OPTS={asked})"
 
 
 def _home() -> str:
