@@ -4,9 +4,16 @@
         --common "finetune_epochs=10;precision=mixed_bfloat16" reference optimizer=sgd mixup=0.4
     python -m benchmarks.recipes report
 
-`run` appends a line a run to `recipes.jsonl`: what was changed, where, its MLflow run id, its
-scores of every epoch; `take` does so for a run that `fer` made. `report` prints the tables of
-docs/accuracy.md and draws its picture. Data and weights are those of `FER_SHARED`.
+`run` appends a line a run to `recipes.jsonl`: what was changed, where, its MLflow run ids, its
+scores with intervals and those of every epoch; `take` does so for a run that `fer` evaluated.
+`report` prints the tables of docs/accuracy.md and draws its picture. Data and weights are those of
+`FER_SHARED`.
+
+    python -m benchmarks.recipes keep EVALUATION_RUN_ID …
+    python -m benchmarks.recipes join VGG16 RESNET50
+
+`keep` writes what an evaluation predicted for val to `predictions/`, so that `join` can judge the
+average of models that were trained on different machines, as `fer ensemble` does on one.
 """
 
 from __future__ import annotations
@@ -22,8 +29,18 @@ import click
 from fer_experiments.recipes import resolve
 
 RUNS = Path(__file__).with_name("recipes.jsonl")
+PREDICTIONS = Path(__file__).with_name("predictions")
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "accuracy_curves.png"
 _VAL_IMAGES = 3589  # PublicTest
+_SCORES = (
+    "val/accuracy",
+    "val/macro_f1",
+    "val/interval/macro_f1_low",
+    "val/interval/macro_f1_high",
+    "val/log_loss",
+    "val/tta/accuracy",
+    "val/clean/accuracy",
+)
 
 
 def fields(text: str) -> dict[str, str]:
@@ -55,8 +72,8 @@ def run(
     device: str,
     out: Path,
 ) -> None:
-    """Runs each choice with each seed: head training, then fine-tuning."""
-    from fer_experiments.stages import finetune, train
+    """Runs each choice with each seed: head training, fine-tuning, evaluation."""
+    from fer_experiments.stages import evaluate, finetune, train
 
     shared = Path(os.environ.get("FER_SHARED", "../shared")).resolve()
     data = {"dataset": str(shared / "fer2013" / "archive.zip"), "weights": str(shared / "weights")}
@@ -67,6 +84,8 @@ def run(
             config = resolve(recipe, changes | {"backbone": backbone, "seed": seed})
             first = train.run(config, experiment=experiment)
             last = finetune.run({}, run_id=first.run_id, experiment=experiment)
+            seconds = time.perf_counter() - started
+            judged = evaluate.run(run_id=last.run_id, tta="flip", experiment=experiment)
             line = {
                 "recipe": recipe,
                 "backbone": backbone,
@@ -75,19 +94,20 @@ def run(
                 "seed": int(seed),
                 "device": device,
             }
-            _write(out, line | _found(last.run_id, time.perf_counter() - started))
+            _write(out, line | _found(judged.run_id, seconds))
 
 
 @main.command()
-@click.argument("run_id")
+@click.argument("evaluation_run_id")
 @click.option("--changed", default="reference", help="what the recipe does not say: a=1;b=2")
 @click.option("--device", default="CPU", help="where it ran, for the table")
 @click.option("--out", type=click.Path(path_type=Path), default=RUNS)
-def take(run_id: str, changed: str, device: str, out: Path) -> None:
-    """Takes up a finetune run that `fer` made, in one go or several."""
+def take(evaluation_run_id: str, changed: str, device: str, out: Path) -> None:
+    """Takes up a finetune run that `fer` made, in one go or several, by its evaluation."""
     from fer_experiments.tracking.runs import config_of, get_run
 
-    found = get_run(run_id, stages=("finetune",))
+    evaluation = get_run(evaluation_run_id, stages=("evaluate",))
+    found = get_run(evaluation.data.tags["source_run_id"], stages=("finetune",))
     config = config_of(found)
     line = {
         "recipe": config.recipe,
@@ -97,23 +117,26 @@ def take(run_id: str, changed: str, device: str, out: Path) -> None:
         "seed": config.train.seed,
         "device": device,
     }
-    _write(out, line | _found(run_id, found.data.metrics["time/train_seconds_total"]))
+    _write(out, line | _found(evaluation_run_id, found.data.metrics["time/train_seconds_total"]))
 
 
-def _found(run_id: str, seconds: float) -> dict[str, Any]:
-    """What the line of a finetune run holds of its results."""
+def _found(evaluation_run_id: str, seconds: float) -> dict[str, Any]:
+    """What the line of an evaluated finetune run holds of its results."""
     from fer_experiments.tracking.runs import get_run, histories
 
-    run = get_run(run_id, stages=("finetune",))
+    evaluation = get_run(evaluation_run_id, stages=("evaluate",))
+    run = get_run(evaluation.data.tags["source_run_id"], stages=("finetune",))
     history = [
-        {name: round(value, 4) for name, value in epoch.items()} for epoch in histories(run_id)
+        {name: round(value, 4) for name, value in epoch.items()}
+        for epoch in histories(run.info.run_id)
     ]
-    kept = next(e for e in history if e["epoch"] == run.data.metrics["best_epoch"])
+    scores = evaluation.data.metrics
     return {
         "train_run_id": run.data.tags["source_run_id"],
-        "run_id": run_id,
+        "run_id": run.info.run_id,
+        "evaluation_run_id": evaluation_run_id,
         "seconds": round(seconds, 1),
-        "scores": {name: score for name, score in kept.items() if name.startswith("val/")},
+        "scores": {name: round(scores[name], 4) for name in _SCORES if name in scores},
         "history": history,
     }
 
@@ -121,6 +144,53 @@ def _found(run_id: str, seconds: float) -> dict[str, Any]:
 def _write(out: Path, line: dict[str, Any]) -> None:
     with out.open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+@main.command()
+@click.argument("evaluation_run_ids", nargs=-1, required=True)
+def keep(evaluation_run_ids: tuple[str, ...]) -> None:
+    """Keeps what these evaluations predicted for val."""
+    import numpy as np
+
+    from fer_experiments.tracking.runs import get_run, stored_arrays
+
+    PREDICTIONS.mkdir(exist_ok=True)
+    for run_id in evaluation_run_ids:
+        tags = get_run(run_id, stages=("evaluate",)).data.tags
+        found = stored_arrays(run_id, "val/predictions.npz")
+        # Three digits: no class changes places with another that is not as likely.
+        found["probabilities"] = found["probabilities"].astype(np.float16)
+        np.savez_compressed(
+            PREDICTIONS / f"{run_id[:8]}.npz",
+            allow_pickle=False,
+            fingerprint=np.array(tags["dataset_fingerprint"]),
+            **{name: found[name] for name in ("labels", "probabilities", "without_twin")},
+        )
+        click.echo(f"{tags['mlflow.runName']}: {run_id[:8]}")
+
+
+@main.command()
+@click.argument("kept", nargs=-1, required=True)
+def join(kept: tuple[str, ...]) -> None:
+    """Judges the average of kept predictions, each named by its file."""
+    import numpy as np
+
+    from fer_experiments.evaluation.metrics import report as judge
+
+    files = [np.load(PREDICTIONS / f"{name}.npz") for name in kept]
+    if len({str(file["fingerprint"]) for file in files}) > 1:
+        raise click.ClickException("Expected predictions of the same images. Received: of others")
+    labels, alone = files[0]["labels"], files[0]["without_twin"]
+    mean = np.mean([file["probabilities"].astype(np.float64) for file in files], axis=0)
+    names = [str(number) for number in range(mean.shape[1])]
+    for what, part in (("val", alone | True), ("without twins", alone)):
+        found = judge(mean[part], labels[part], names, split="val").scores()
+        shown = [
+            f"{score} {found[score]:.3f} ({found[f'interval/{score}_low']:.3f}"
+            f"–{found[f'interval/{score}_high']:.3f})"
+            for score in ("accuracy", "macro_f1")
+        ]
+        click.echo(f"{what}: {', '.join(shown)}")
 
 
 @main.command()
@@ -173,7 +243,7 @@ def _choices(lines: list[dict[str, Any]]) -> str:
         rows.append(
             f"| {name} | {', '.join(_accuracy(r) for r in runs)} | "
             + ("" if name == "reference" else f"{gain:+.1f}")
-            + f" | {', '.join(format(r['scores']['val/macro_f1'], '.3f') for r in runs)}"
+            + f" | {', '.join(_macro_f1(r) for r in runs)}"
             + f" | {', '.join(r['run_id'][:8] for r in runs)} |"
         )
     return "\n".join(rows)
@@ -187,7 +257,7 @@ def _whole(lines: list[dict[str, Any]]) -> str:
     ]
     rows += [
         f"| {r['recipe']} | {r['backbone']} | {_words(r['common'] | r['changed'])} | {r['seed']} | "
-        f"{_accuracy(r)} | {r['scores']['val/macro_f1']:.3f} | {r['seconds']:.0f} | {r['device']} "
+        f"{_accuracy(r)} | {_macro_f1(r)} | {r['seconds']:.0f} | {r['device']} "
         f"| {r['run_id'][:8]} |"
         for r in sorted(lines, key=lambda r: (r["recipe"], r["backbone"], r["seed"]))
     ]
@@ -200,6 +270,13 @@ def _accuracy(line: dict[str, Any]) -> str:
     share = line["scores"]["val/accuracy"]
     interval = wilson(round(share * _VAL_IMAGES), _VAL_IMAGES)
     return f"{share:.1%} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
+
+
+def _macro_f1(line: dict[str, Any]) -> str:
+    """With its interval, where the run was evaluated; older lines hold the epoch's score alone."""
+    scores = line["scores"]
+    low, high = (scores.get(f"val/interval/macro_f1_{end}") for end in ("low", "high"))
+    return f"{scores['val/macro_f1']:.3f}" + ("" if low is None else f" ({low:.3f}–{high:.3f})")
 
 
 def _words(changes: dict[str, str]) -> str:
