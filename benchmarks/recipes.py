@@ -157,14 +157,12 @@ def keep(evaluation_run_ids: tuple[str, ...]) -> None:
     PREDICTIONS.mkdir(exist_ok=True)
     for run_id in evaluation_run_ids:
         tags = get_run(run_id, stages=("evaluate",)).data.tags
-        found = stored_arrays(run_id, "val/predictions.npz")
-        # Three digits: no class changes places with another that is not as likely.
-        found["probabilities"] = found["probabilities"].astype(np.float16)
+        found = stored_arrays(run_id, "val/probabilities.npz")
         np.savez_compressed(
             PREDICTIONS / f"{run_id[:8]}.npz",
             allow_pickle=False,
             fingerprint=np.array(tags["dataset_fingerprint"]),
-            **{name: found[name] for name in ("labels", "probabilities", "without_twin")},
+            **{name: found[name] for name in found if name != "ids"},
         )
         click.echo(f"{tags['mlflow.runName']}: {run_id[:8]}")
 
@@ -177,12 +175,16 @@ def join(kept: tuple[str, ...]) -> None:
 
     from fer_experiments.evaluation.metrics import report as judge
 
+    for name in kept:
+        if not (PREDICTIONS / f"{name}.npz").exists():
+            there = ", ".join(sorted(path.stem for path in PREDICTIONS.glob("*.npz"))) or "none"
+            raise click.UsageError(f"Expected kept predictions, of {there}. Received: {name[:80]}")
     files = [np.load(PREDICTIONS / f"{name}.npz") for name in kept]
     if len({str(file["fingerprint"]) for file in files}) > 1:
         raise click.ClickException("Expected predictions of the same images. Received: of others")
     labels, alone = files[0]["labels"], files[0]["without_twin"]
     mean = np.mean([file["probabilities"].astype(np.float64) for file in files], axis=0)
-    names = [str(number) for number in range(mean.shape[1])]
+    names = files[0]["class_names"].tolist()
     for what, part in (("val", alone | True), ("without twins", alone)):
         found = judge(mean[part], labels[part], names, split="val").scores()
         shown = [
@@ -199,7 +201,8 @@ def report() -> None:
     for title, table in tables().items():
         print(f"\n### {title}\n\n{table}")
     whole = [run for run in _runs() if not _is_choice(run)]
-    _draw([r for r in whole if r["seed"] == 0 and set(r["common"]) <= {"precision"}])
+    as_they_are = [r for r in whole if set(r["common"] | r["changed"]) <= {"precision"}]
+    _draw([r for r in as_they_are if r["seed"] == 0])
 
 
 def tables() -> dict[str, str]:

@@ -103,12 +103,16 @@ def tuned(backbone: str) -> Config:
         fer main --recipe tuned --precision mixed_bfloat16 …  # where fer doctor finds bfloat16
         KERAS_BACKEND=jax fer main --recipe tuned --precision mixed_bfloat16 …
 
-    Data as for quick. On 2 cores with the second line's settings, TensorFlow, seed 0 (ResNet50 was
-    not trained there; an epoch takes 207 seconds in float32, 1.5 hours for all):
+    Data as for quick. On 2 cores, TensorFlow, seed 0; VGG16 with the second line's settings,
+    ResNet50 with `--finetune-epochs 10 --train-batchnorm false` in float32 (all of it takes 1.5 to
+    3 hours there, by the processor):
 
     VGG16     1 h 55 min  67.5 % (66.0 to 69.0), macro-F1 0.638 (0.615 to 0.659); mirror images
               too: 68.5 %. Tests ran beside it.
               MLflow runs 07a1c21de27b4217b7857a5847b41ffd and b2a151bc97b3483c968f1975f2de3295
+    ResNet50  1 h 3 min   62.8 % (61.2 to 64.4), macro-F1 0.566 (0.543 to 0.590); mirror images
+              too: 63.9 %
+              MLflow runs 38243af819e64b99abb37659875b6927 and 15a246def4c34d8b892962a8f6e9e960
 
     With the third line's on one H100 (JAX 0.11.2), seeds 0 and 1:
 
