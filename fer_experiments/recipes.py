@@ -51,8 +51,8 @@ def demo(backbone: str) -> Config:
         fer main --recipe demo
 
     Gave 79.0 % (95 % interval 74.0 to 83.2) with VGG16 and 62.3 % (56.7 to 67.6) with ResNet50 on
-    the 300 drawn test faces, of which the most frequent class has 25 %; seed 0, 2 cores. Another
-    processor rounds differently: 74.7 % and 61.0 % on one without AVX-512.
+    the 300 drawn test faces, of which the most frequent class has 25 %; seed 0, 2 cores. Processors
+    and their kernels round differently: 74.7 % and 61.0 % on one without AVX-512.
     """
     return Config().replace(
         dataset="synthetic",
