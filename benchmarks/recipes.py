@@ -179,7 +179,10 @@ def join(kept: tuple[str, ...]) -> None:
         if not (PREDICTIONS / f"{name}.npz").exists():
             there = ", ".join(sorted(path.stem for path in PREDICTIONS.glob("*.npz"))) or "none"
             raise click.UsageError(f"Expected kept predictions, of {there}. Received: {name[:80]}")
-    files = [np.load(PREDICTIONS / f"{name}.npz") for name in kept]
+    files = []
+    for name in kept:
+        with np.load(PREDICTIONS / f"{name}.npz", allow_pickle=False) as file:
+            files.append(dict(file))
     if len({str(file["fingerprint"]) for file in files}) > 1:
         raise click.ClickException("Expected predictions of the same images. Received: of others")
     labels, alone = files[0]["labels"], files[0]["without_twin"]

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from benchmarks import recipes
 from benchmarks.recipes import tables
 
-from .conftest import ROOT
+from .conftest import ROOT, Job
 
 RESULTS = Path(ROOT, "benchmarks", "results.json")
 NAMES = {
@@ -46,3 +48,58 @@ def test_the_accuracy_page_tells_the_runs_that_were_made() -> None:
     page = (ROOT / "docs" / "accuracy.md").read_text()
     for table in tables().values():
         assert table in page
+
+
+@pytest.fixture
+def kept(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Kept predictions of the job's evaluation, by the name of their file."""
+    monkeypatch.setattr(recipes, "PREDICTIONS", tmp_path / "predictions")
+    done = CliRunner().invoke(recipes.main, ["keep", job.runs["evaluate"]])
+    assert done.exit_code == 0, done.output
+    return job.runs["evaluate"][:8]
+
+
+def test_kept_predictions_are_judged_as_their_evaluation_was(job: Job, kept: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    scores = MlflowClient().get_run(job.runs["evaluate"]).data.metrics
+    done = CliRunner().invoke(recipes.main, ["join", kept])
+    assert done.exit_code == 0, done.output
+    low, high = (scores[f"val/interval/macro_f1_{end}"] for end in ("low", "high"))
+    assert f"val: accuracy {scores['val/accuracy']:.3f}" in done.output
+    assert f"macro_f1 {scores['val/macro_f1']:.3f} ({low:.3f}–{high:.3f})" in done.output
+    # The mean of a model with itself is that model.
+    assert CliRunner().invoke(recipes.main, ["join", kept, kept]).output == done.output
+
+
+def test_predictions_that_cannot_be_joined_are_refused(kept: str, tmp_path: Path) -> None:
+    import numpy as np
+
+    unknown = CliRunner().invoke(recipes.main, ["join", kept, "nothing"])
+    assert unknown.exit_code == 2
+    assert f"Expected kept predictions, of {kept}. Received: nothing" in unknown.output
+
+    file = tmp_path / "predictions" / f"{kept}.npz"
+    arrays = dict(np.load(file)) | {"fingerprint": np.array("of other images")}
+    np.savez(file.with_name("other.npz"), allow_pickle=False, **arrays)
+    other = CliRunner().invoke(recipes.main, ["join", kept, "other"])
+    assert other.exit_code == 1
+    assert "Expected predictions of the same images" in other.output
+
+
+def test_a_run_that_fer_made_is_taken_up_by_its_evaluation(job: Job, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    out = tmp_path / "taken.jsonl"
+    done = CliRunner().invoke(
+        recipes.main,
+        ["take", job.runs["evaluate"], "--changed", "epochs=2;finetune_epochs=1", "--out", out],
+    )
+    assert done.exit_code == 0, done.output
+    [line] = (json.loads(text) for text in out.read_text().splitlines())
+    assert (line["recipe"], line["backbone"]) == ("demo", "tiny")
+    assert line["changed"] == {"epochs": "2", "finetune_epochs": "1"}
+    assert (line["train_run_id"], line["run_id"]) == (job.runs["train"], job.runs["finetune"])
+    assert [epoch["epoch"] for epoch in line["history"]] == [1, 2, 3]
+    scores = MlflowClient().get_run(job.runs["evaluate"]).data.metrics
+    assert line["scores"]["val/accuracy"] == round(scores["val/accuracy"], 4)
