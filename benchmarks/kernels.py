@@ -2,9 +2,9 @@
 
     python -m benchmarks.kernels resnet50
 
-Random images and weights, float32: the forward pass of `tuned`'s network, a step of its topmost
-block as in `quick`, a step of all of it. TensorFlow decides by the processor which kernels it uses;
-`fer` asks for oneDNN's.
+Random images and weights, float32: the forward pass of `quick`'s network, a step of its topmost
+block, a step of the whole network. TensorFlow decides by the processor which kernels it uses; `fer`
+asks for oneDNN's.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def _rates(backbone: str) -> dict[str, float]:
     from fer_experiments.training.optimizers import Plan
 
     memory.keep_freed()
-    top = resolve("quick", {"backbone": backbone}).finetune.unfreeze_layers
-    config = resolve("tuned", {"backbone": backbone, "weights": "none"})
+    config = resolve("quick", {"backbone": backbone, "weights": "none"})
+    top = config.finetune.unfreeze_layers
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     size = config.train.batch_size
     images = np.random.default_rng(0).uniform(0, 255, (size, 48, 48, 1)).astype(np.float32)
@@ -69,7 +69,7 @@ def _rates(backbone: str) -> dict[str, float]:
         return _BATCHES * size / (time.perf_counter() - started)
 
     found = {"forward": rate(lambda: model.predict_on_batch(images))}
-    for what, layers in (("topmost block", top), ("everything", 0)):
+    for what, layers in (("topmost block", top), ("whole network", 0)):
         classifier.unfreeze(model, layers, train_batchnorm=True)
         model.compile(Plan(optimizer="adamw").build(1), "categorical_crossentropy")
         found[what] = rate(lambda: model.train_on_batch(images, labels))

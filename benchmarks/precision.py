@@ -1,4 +1,4 @@
-"""Training of `tuned`'s whole network in mixed_bfloat16 against float32, in turns in one process.
+"""Training of a whole network in mixed_bfloat16 against float32, in turns in one process.
 
     python -m benchmarks.precision vgg16
 
@@ -35,7 +35,7 @@ def main(backbone: str, batches: int, rounds: int) -> None:
 
 def _training(backbone: str, precision: str, batches: int) -> Callable[[], float]:
     """Trains for so many batches when called; gives images a second."""
-    config = resolve("tuned", {"backbone": backbone, "weights": "none", "precision": precision})
+    config = resolve("quick", {"backbone": backbone, "weights": "none", "precision": precision})
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     classifier.unfreeze(model, 0, train_batchnorm=True)
     model.compile(Plan(optimizer="adamw").build(1), "categorical_crossentropy")

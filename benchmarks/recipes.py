@@ -1,7 +1,8 @@
 """Which choices matter: runs of a recipe with one thing changed, and what came out of them all.
 
-    python -m benchmarks.recipes run vgg16 --recipe tuned --seeds 0,1 \\
-        --common "finetune_epochs=10;precision=mixed_bfloat16" reference optimizer=sgd mixup=0.4
+    python -m benchmarks.recipes run vgg16 --recipe quick --seeds 0,1 \\
+        --common "unfreeze_layers=0;finetune_epochs=10;precision=mixed_bfloat16" \\
+        reference optimizer=sgd mixup=0.4
     python -m benchmarks.recipes report
 
 `run` appends a line a run to `recipes.jsonl`: what was changed, where, its MLflow run ids, its
@@ -56,7 +57,7 @@ def main() -> None:
 @main.command()
 @click.argument("backbone")
 @click.argument("choices", nargs=-1, required=True)
-@click.option("--recipe", default="tuned")
+@click.option("--recipe", default="quick")
 @click.option("--common", default="reference", help="fields of every run: a=1;b=2")
 @click.option("--seeds", default="0,1")
 @click.option("--experiment", default="fer2013-choices")
@@ -204,8 +205,7 @@ def report() -> None:
     for title, table in tables().items():
         print(f"\n### {title}\n\n{table}")
     whole = [run for run in _runs() if not _is_choice(run)]
-    as_they_are = [r for r in whole if set(r["common"] | r["changed"]) <= {"precision"}]
-    _draw([r for r in as_they_are if r["seed"] == 0])
+    _draw([r for r in whole if r["seed"] == 0 and (_is_preset(r) or _is_whole_network(r))])
 
 
 def tables() -> dict[str, str]:
@@ -224,6 +224,17 @@ def _runs() -> list[dict[str, Any]]:
 
 def _is_choice(line: dict[str, Any]) -> bool:
     return line["common"].get("finetune_epochs") == "10"
+
+
+def _is_preset(line: dict[str, Any]) -> bool:
+    return set(line["common"] | line["changed"]) <= {"precision"}
+
+
+def _is_whole_network(line: dict[str, Any]) -> bool:
+    """All of `quick`'s network, augmented anew every epoch."""
+    changed = line["common"] | line["changed"]
+    free = {"unfreeze_layers", "finetune_epochs", "precision"}
+    return changed.get("unfreeze_layers") == "0" and set(changed) <= free
 
 
 def _choices(lines: list[dict[str, Any]]) -> str:
@@ -296,6 +307,11 @@ def _draw(lines: list[dict[str, Any]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    def name(line: dict[str, Any]) -> str:
+        recipe = "whole network" if _is_whole_network(line) else line["recipe"]
+        return f"{recipe}, {line['device']}"
+
+    colors = {name(line): f"C{i}" for i, line in enumerate({name(r): r for r in lines}.values())}
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     for panel, backbone in zip(panels, ("vgg16", "resnet50"), strict=True):
         for line in lines:
@@ -303,7 +319,7 @@ def _draw(lines: list[dict[str, Any]]) -> None:
                 continue
             epochs = [h["epoch"] for h in line["history"]]
             scores = [100 * h["val/accuracy"] for h in line["history"]]
-            panel.plot(epochs, scores, label=f"{line['recipe']}, {line['device']}")
+            panel.plot(epochs, scores, color=colors[name(line)], label=name(line))
         panel.set_title(backbone)
         panel.set_xlabel("epoch (the first ones: the head alone)")
         panel.grid(alpha=0.3)
