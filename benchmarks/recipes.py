@@ -137,7 +137,7 @@ def _found(evaluation_run_id: str, seconds: float) -> dict[str, Any]:
         "run_id": run.info.run_id,
         "evaluation_run_id": evaluation_run_id,
         "seconds": round(seconds, 1),
-        "scores": {name: round(scores[name], 4) for name in _SCORES if name in scores},
+        "scores": {name: round(scores[name], 6) for name in _SCORES if name in scores},
         "history": history,
     }
 

@@ -80,7 +80,8 @@ def test_predictions_that_cannot_be_joined_are_refused(kept: str, tmp_path: Path
     assert f"Expected kept predictions, of {kept}. Received: nothing" in unknown.output
 
     file = tmp_path / "predictions" / f"{kept}.npz"
-    arrays = dict(np.load(file)) | {"fingerprint": np.array("of other images")}
+    with np.load(file) as stored:
+        arrays = dict(stored) | {"fingerprint": np.array("of other images")}
     np.savez(file.with_name("other.npz"), allow_pickle=False, **arrays)
     other = CliRunner().invoke(recipes.main, ["join", kept, "other"])
     assert other.exit_code == 1
@@ -102,4 +103,4 @@ def test_a_run_that_fer_made_is_taken_up_by_its_evaluation(job: Job, tmp_path: P
     assert (line["train_run_id"], line["run_id"]) == (job.runs["train"], job.runs["finetune"])
     assert [epoch["epoch"] for epoch in line["history"]] == [1, 2, 3]
     scores = MlflowClient().get_run(job.runs["evaluate"]).data.metrics
-    assert line["scores"]["val/accuracy"] == round(scores["val/accuracy"], 4)
+    assert line["scores"]["val/accuracy"] == round(scores["val/accuracy"], 6)
