@@ -31,8 +31,9 @@ demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, en
 	$(BIN)/fer main --recipe demo
 	@echo "Look at it: make ui"
 
-# Two processes; a file stays in one of them, so that what it trains once is trained once.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes; a file stays in one of them, so that what it trains once is trained once. In their
+# own order: by the number of their tests the longest files, which have two, would come last.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.installed-dev  ## all tests
 	$(PYTEST)

@@ -114,6 +114,7 @@ def test_a_temperature_makes_probabilities_honest_and_leaves_the_ranking(
     assert "no temperature yet" in fer("calibrate", "--run-id", calibrated).error
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members_and_a_model_like_any_other(
     three: Designed, fer: Fer
 ) -> None:

@@ -229,6 +229,7 @@ def test_a_gain_on_images_that_also_stand_in_train_does_not_count(
     assert int(champion.version) == 1
 
 
+@pytest.mark.slow
 def test_two_registrations_at_the_same_moment_leave_one_champion_and_one_version(
     five: Callable[[int, float], str], fer: Fer
 ) -> None:

@@ -199,6 +199,7 @@ def test_a_store_that_cannot_be_reached_is_named(
     assert "secret" not in outcome.error
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_as_failed_and_leaves_no_half_model(
     base: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_database_that_did_not_fit_is_made_when_there_is_room(
     assert "Expected an evaluated run" in fer("compare").error
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_as_killed(base: Path, fresh_store: Path) -> None:
     arguments = ["train", *TINY, "--epochs", "500"]
     process = subprocess.Popen(
@@ -258,6 +260,7 @@ def test_ctrl_c_ends_the_run_as_killed(base: Path, fresh_store: Path) -> None:
     assert "Ctrl-C" in run.data.tags["failure_reason"]
 
 
+@pytest.mark.slow
 def test_no_network_names_the_ways_on(base: Path, fresh_store: Path) -> None:
     offline = process_environment(
         KERAS_HOME=str(fresh_store / "keras"),

@@ -161,6 +161,7 @@ def test_an_offline_run_is_delivered_as_it_was(own_home: Path, fer: Fer) -> None
     assert fer("finetune", "--run-id", run.info.run_id, "--finetune-epochs", "1").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_machine_without_mlflow_trains_offline(own_home: Path) -> None:
     code = (
         "import sys\n"
