@@ -2,9 +2,9 @@
 
     python -m benchmarks.kernels resnet50
 
-Random images and weights, float32: the forward pass of `quick`'s network, a step of its topmost
-block, a step of the whole network. TensorFlow decides by the processor which kernels it uses; `fer`
-asks for oneDNN's.
+Random images and weights, float32: the forward pass of `quick`'s network, a step of the layers that
+it trains, a step of the whole network. TensorFlow decides by the processor which kernels it uses;
+`fer` asks for oneDNN's.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _rates(backbone: str) -> dict[str, float]:
         return _BATCHES * size / (time.perf_counter() - started)
 
     found = {"forward": rate(lambda: model.predict_on_batch(images))}
-    for what, layers in (("topmost block", top), ("whole network", 0)):
+    for what, layers in (("topmost layers", top), ("whole network", 0)):
         classifier.unfreeze(model, layers, train_batchnorm=True)
         model.compile(Plan(optimizer="adamw").build(1), "categorical_crossentropy")
         found[what] = rate(lambda: model.train_on_batch(images, labels))

@@ -1,8 +1,6 @@
 """Which choices matter: runs of a recipe with one thing changed, and what came out of them all.
 
-    python -m benchmarks.recipes run vgg16 --recipe quick --seeds 0,1 \\
-        --common "unfreeze_layers=0;finetune_epochs=10;precision=mixed_bfloat16" \\
-        reference optimizer=sgd mixup=0.4
+    python -m benchmarks.recipes run vgg16 --table "quick" reference ema=0 balance=weights
     python -m benchmarks.recipes report
 
 `run` appends a line a run to `recipes.jsonl`: what was changed, where, its MLflow run ids, its
@@ -61,6 +59,7 @@ def main() -> None:
 @click.option("--common", default="reference", help="fields of every run: a=1;b=2")
 @click.option("--seeds", default="0,1")
 @click.option("--experiment", default="fer2013-choices")
+@click.option("--table", default="", help="the choices these belong to; none: whole runs")
 @click.option("--device", default="CPU", help="where this runs, for the table")
 @click.option("--out", type=click.Path(path_type=Path), default=RUNS)
 def run(
@@ -70,6 +69,7 @@ def run(
     common: str,
     seeds: str,
     experiment: str,
+    table: str,
     device: str,
     out: Path,
 ) -> None:
@@ -88,6 +88,7 @@ def run(
             seconds = time.perf_counter() - started
             judged = evaluate.run(run_id=last.run_id, tta="flip", experiment=experiment)
             line = {
+                "table": table,
                 "recipe": recipe,
                 "backbone": backbone,
                 "common": fields(common),
@@ -111,6 +112,7 @@ def take(evaluation_run_id: str, changed: str, device: str, out: Path) -> None:
     found = get_run(evaluation.data.tags["source_run_id"], stages=("finetune",))
     config = config_of(found)
     line = {
+        "table": "",
         "recipe": config.recipe,
         "backbone": config.model.backbone,
         "common": {},
@@ -204,30 +206,28 @@ def report() -> None:
     """Prints the tables and draws the learning curves."""
     for title, table in tables().items():
         print(f"\n### {title}\n\n{table}")
-    whole = [run for run in _runs() if not _is_choice(run)]
-    _draw([r for r in whole if r["seed"] == 0 and (_is_preset(r) or _is_whole_network(r))])
+    whole = [run for run in _runs() if _is_preset(run) or _is_whole_network(run)]
+    # On one core the same training ran again, for its time.
+    _draw([run for run in whole if run["seed"] == 0 and not run["device"].startswith("1 core")])
 
 
 def tables() -> dict[str, str]:
     """By title, the tables of docs/accuracy.md."""
     runs = _runs()
-    found = {
-        title: _choices([r for r in runs if r["backbone"] == backbone and _is_choice(r)])
-        for title, backbone in (("VGG16", "vgg16"), ("ResNet50", "resnet50"))
-    }
-    return found | {"Whole runs": _whole([r for r in runs if not _is_choice(r)])}
+    by_title: dict[str, list[dict[str, Any]]] = {}
+    for line in runs:
+        if line["table"]:
+            by_title.setdefault(f"{line['backbone']}, {line['table']}", []).append(line)
+    found = {title: _choices(lines) for title, lines in by_title.items()}
+    return found | {"whole runs": _whole([r for r in runs if _is_preset(r) or not r["table"]])}
 
 
 def _runs() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RUNS.read_text().splitlines()]
 
 
-def _is_choice(line: dict[str, Any]) -> bool:
-    return line["common"].get("finetune_epochs") == "10"
-
-
 def _is_preset(line: dict[str, Any]) -> bool:
-    return set(line["common"] | line["changed"]) <= {"precision"}
+    return not line["common"] | line["changed"]
 
 
 def _is_whole_network(line: dict[str, Any]) -> bool:
