@@ -1,6 +1,6 @@
 """Which choices matter: runs of a recipe with one thing changed, and what came out of them all.
 
-    python -m benchmarks.recipes run vgg16 --table "quick" reference ema=0 balance=weights
+    python -m benchmarks.recipes run vgg16 --table quick reference balance=weights
     python -m benchmarks.recipes report
 
 `run` appends a line a run to `recipes.jsonl`: what was changed, where, its MLflow run ids, its
@@ -219,7 +219,7 @@ def tables() -> dict[str, str]:
         if line["table"]:
             by_title.setdefault(f"{line['backbone']}, {line['table']}", []).append(line)
     found = {title: _choices(lines) for title, lines in by_title.items()}
-    return found | {"whole runs": _whole([r for r in runs if _is_preset(r) or not r["table"]])}
+    return found | {"whole runs": _whole([r for r in runs if not r["table"]])}
 
 
 def _runs() -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ def demo(backbone: str) -> Config:
 
 
 def quick(backbone: str) -> Config:
-    """The default: a good network in five minutes on two fast cores, in twenty on slow ones.
+    """The default: a good network in minutes on two cores.
 
     A head on cached features (2 epochs), then the topmost layers with it: block3's last two
     convolutions of VGG16 (3 epochs), conv4 of ResNet50 (4). What lies below stays as ImageNet left

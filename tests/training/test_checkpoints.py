@@ -83,7 +83,7 @@ SLOW = {
         ),
     ],
 )
-def test_going_on_after_any_epoch_gives_the_same_weights(
+def test_going_on_gives_the_same_weights(
     plan: Plan, stops: tuple[int, ...], tmp_path: Path
 ) -> None:
     whole, result, logged = train(None, plan=plan)
