@@ -18,7 +18,7 @@ FLOORS = [
     {"training"},
     {"models"},
     {"data"},
-    {"recipes", "options"},
+    {"recipes", "options", "scores"},
     {"config", "console"},
     {"errors"},
     {"secrets"},

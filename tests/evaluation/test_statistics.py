@@ -16,10 +16,9 @@ from fer_experiments.evaluation.statistics import (
     log_losses,
     mcnemar,
     mean_interval,
-    recall_of,
-    scores_of,
     wilson,
 )
+from fer_experiments.scores import recall_of, scores_of
 
 C = 7
 FER = np.array([467, 56, 496, 895, 607, 653, 415])  # images by class in FER-2013's PublicTest
