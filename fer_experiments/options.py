@@ -13,11 +13,9 @@ from fer_experiments.config import FIELDS, check_value, is_text
 from fer_experiments.errors import ConfigError, shown
 from fer_experiments.secrets import holds_secret
 
-AUTO = "auto"  # "the recipe decides": what MLflow passes on for what was not given
-
 
 class FieldType(click.ParamType):
-    """A configuration field: converted and checked by its own rule; `auto` means not given."""
+    """A configuration field: converted and checked by its own rule."""
 
     def __init__(self, field: Field) -> None:
         self.field = field
@@ -29,9 +27,7 @@ class FieldType(click.ParamType):
         return "|".join(self.choices) or self.name.upper()
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The field's value; None for `auto`."""
-        if value == AUTO:
-            return None
+        """The field's value."""
         _refuse_secret(self.field.name, str(value))
         return check_value(self.field, value)
 
@@ -41,7 +37,7 @@ class FieldType(click.ParamType):
 
 
 class TextType(click.ParamType):
-    """Text that may be left to the recipe with `auto`."""
+    """Text without secrets that can be stored and shown anywhere."""
 
     name = "text"
 
@@ -50,9 +46,7 @@ class TextType(click.ParamType):
         self.longest = longest  # characters
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The text; None for `auto`."""
-        if value == AUTO:
-            return None
+        """The text."""
         name = param.name if param else "value"
         text = str(value)
         if not text.strip():

@@ -141,14 +141,11 @@ def test_underscores_and_hyphens_mean_the_same(fer: Fer) -> None:
         assert "learning_rate to be above 0" in fer("train", f"--{spelling}", "0").error
 
 
-def test_auto_leaves_a_value_to_the_recipe(fer: Fer) -> None:
-    arguments = "train --backbone tiny --recipe demo --dataset auto --weights auto --seed auto"
-    shown = fer(*arguments.split(), "--dry-run")
-    assert shown.exit_code == 0
-    values = dict(line.split() for line in shown.out.splitlines() if len(line.split()) == 2)
-    assert values["dataset"] == "synthetic"
-    assert values["weights"] == "none"
-    assert values["seed"] == "0"
+@pytest.mark.parametrize("option", ["seed", "weights"])
+def test_auto_is_a_value_like_any_other(option: str, fer: Fer) -> None:
+    outcome = fer("train", "--backbone", "tiny", "--recipe", "demo", f"--{option}", "auto")
+    assert outcome.exit_code == 2
+    assert "auto" in outcome.error
 
 
 def test_dry_run_shows_time_and_disk_and_writes_nothing(fer: Fer, fresh_store: Path) -> None:

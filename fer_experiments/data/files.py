@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 # More than any photo of a face takes, and what a reader can hold.
 LARGEST_FILE = 64 * 2**20  # bytes
+# How files end whose formats are read (`images.FORMATS`); .jfif and .jpe are JPEG too.
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
+    ".pgm", ".ppm", ".pbm", ".pnm",
+})  # fmt: skip
+# Images too, but none that is read: whoever has them must hear that they are left out.
+UNREAD_IMAGE_SUFFIXES = frozenset({
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".tga", ".exr", ".hdr",
+    ".dib", ".pfm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+})  # fmt: skip
+# What systems and programs leave beside people's files; names that begin with a dot are junk too.
+_JUNK = frozenset({
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "__pycache__", "@eadir",
+    "$recycle.bin", "system volume information", "lost+found",
+})  # fmt: skip
 
 
 class Unreadable(ValueError):
@@ -60,6 +76,20 @@ def read_file(path: Path, *, most: int = LARGEST_FILE) -> bytes:
         raise Unreadable(f"cannot be read: {error.strerror}") from None
     except ValueError as error:  # a null byte
         raise Unreadable(f"cannot be read: {error}") from None
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name was left by a system or program, not by a person."""
+    return name.startswith((".", "~$")) or name.lower() in _JUNK
+
+
+def suffix_of(name: str) -> str:
+    """How a file's name ends, such as `.png`, in lower case.
+
+    "" where that tells no kind of file: `photo`, `face.0001`.
+    """
+    _, dot, end = name.rpartition(".")
+    return f".{end.lower()}" if dot and re.fullmatch(r"(?=.*[^\W\d_])\w{1,8}", end) else ""
 
 
 def as_text(path: str) -> str:

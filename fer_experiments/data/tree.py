@@ -16,13 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from fer_experiments.config import DataConfig, is_text
-from fer_experiments.data.files import LARGEST_FILE, Unreadable, as_text, read_file
+from fer_experiments.data.files import LARGEST_FILE, Unreadable, as_text, is_junk, read_file
 from fer_experiments.data.images import FER_CLASSES, LabelledImages, decode, refuse_bad
 from fer_experiments.data.parallel import in_order
 from fer_experiments.errors import DataError, escaped, first_line, shown
 
 _OFFICIAL_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
-_JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 # What is not for training was held out, whatever it is called.
 _PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("test", "testing", "validation", "valid", "val"), "test"
@@ -82,7 +81,7 @@ class FolderFiles:
             return
         above = (*above, (about.st_dev, about.st_ino))
         for entry in entries:
-            if _is_junk(entry.name):
+            if is_junk(entry.name):
                 continue
             if _is_folder(entry):
                 if len(above) <= 3:
@@ -113,7 +112,7 @@ class ZipFiles:
             return sorted(
                 (info.filename, (info.file_size, info.CRC))
                 for info in archive.infolist()
-                if not info.is_dir() and not any(_is_junk(part) for part in _parts(info.filename))
+                if not info.is_dir() and not any(is_junk(part) for part in _parts(info.filename))
             )
 
     def open(self) -> Callable[[str], bytes]:
@@ -321,10 +320,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself: reading it will say so
         return False
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _JUNK
 
 
 def _slug(path: Path) -> str:
