@@ -32,7 +32,6 @@ from fer_experiments.errors import (
 )
 from fer_experiments.options import class_options, field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
-from fer_experiments.secrets import redact
 
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -398,20 +397,22 @@ def predict(images: tuple[str, ...], model: str | None, as_json: bool, as_csv: b
         )
     elif as_csv:
         import csv
+        import io
 
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "predicted", *names])
         writer.writerows([file, names[int(p.argmax())], *map(float, p)] for file, p in rows)
+        console.say(text.getvalue().removesuffix("\n"))
     else:
         console.table(
             ["file", "predicted", *names],
             [[file, names[int(p.argmax())], *(f"{v:.1%}" for v in p)] for file, p in rows],
         )
     if found.larger:
-        click.echo(
+        console.complain(
             f"{found.larger} of {len(rows)} images are much larger than the model's "
-            f"{found.model.image_size} pixels: if they show more than a face, cut it out first",
-            err=True,
+            f"{found.model.image_size} pixels: if they show more than a face, cut it out first"
         )
     if found.bad:
         raise FerError(f"{len(found.bad)} files could not be read: {'; '.join(found.bad[:3])}")
@@ -457,8 +458,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command; every error becomes one line and an exit code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    console.fit_encoding()
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        result = cli.main(args=arguments, prog_name="fer", standalone_mode=False)
+        result = cli.main(args=given or ["--help"], prog_name="fer", standalone_mode=False)
+        if failure := console.output_failure():
+            _fail(f"What was printed could not be written: {failure}", 1)
         sys.exit(result if isinstance(result, int) else 0)
     except FerError as error:
         _fail(str(error), error.exit_code)
@@ -469,12 +474,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Terminated:
         _fail("terminated", 143)
     except BrokenPipeError:
-        # The reader of our output (`| head`) has left; there is nobody to tell.
+        # The reader of click's own output (`fer --help | head`) has left: nobody is to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if "--verbose" in (sys.argv if arguments is None else arguments):
-            click.echo(redact(traceback.format_exc()), err=True)
+        if "--verbose" in given:
+            console.complain(traceback.format_exc())
         text = first_line(error, 300) if str(error).strip() else "no message"
         _fail(f"{type(error).__name__}: {text} (fer --verbose COMMAND shows where)", 1)
 
@@ -498,7 +503,7 @@ _LONGEST_LINE = 3000
 
 def _fail(message: str, exit_code: int) -> NoReturn:
     line = cut(one_line(message), _LONGEST_LINE)
-    click.echo(f"Error: {line}", err=True)
+    console.complain(f"Error: {line}")
     if os.environ.get("MLFLOW_RUN_ID"):
         # `mlflow run` has made a run already and will end it as FAILED: it shall say why.
         from fer_experiments.tracking.runs import explain

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
 import os
 import sys
@@ -9,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 import click
 
@@ -60,14 +63,68 @@ def load_keras() -> None:
             os.close(kept)
 
 
+# What stands for our own characters where the terminal, or the file behind it, has no UTF-8.
+_PLAIN = {
+    "–": "-", "—": "-", "−": "-", "…": "...", "±": "+/-", "×": "x", "≥": ">=", "≤": "<=",
+    "→": "->", "·": "*", "“": '"', "”": '"', "’": "'", "\u202f": " ", "\xa0": " ",
+}  # fmt: skip
+# Why standard output could not be written; a reader that has left (`| head`) is no failure.
+_failures: list[str] = []
+
+
+def fit_encoding() -> None:
+    """From here on, what a terminal or log cannot encode is spelled out instead of an error."""
+    codecs.register_error("fer_experiments", _spelled_out)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="fer_experiments")
+
+
+def _spelled_out(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wrong = error.object[error.start : error.end]
+    plain = (_PLAIN.get(c, c) for c in wrong)
+    return "".join(
+        c if c.isascii() else c.encode("ascii", "backslashreplace").decode() for c in plain
+    ), error.end
+
+
 def say(text: str = "") -> None:
     """A line of ours, or some, without secrets."""
-    click.echo(redact(text))
+    _print(redact(text), sys.stdout)
 
 
 def warn(text: str) -> None:
     """One line that asks for attention, on standard error."""
-    click.echo(f"Warning: {one_line(text)}", err=True)
+    _print(f"Warning: {one_line(text)}", sys.stderr)
+
+
+def complain(text: str) -> None:
+    """A line on standard error, or some, without secrets."""
+    _print(redact(text), sys.stderr)
+
+
+def output_failure() -> str | None:
+    """Why something that was said could not be written, such as a full disk; forgotten with it."""
+    found = _failures[0] if _failures else None
+    _failures.clear()
+    return found
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Prints; who reads, or where it is written to, never decides over the work itself."""
+    if stream is None:  # closed by whoever started us: `>&-`
+        return
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            _failures.append(error.strerror or str(error))
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> None:
@@ -96,4 +153,4 @@ def progress(length: int) -> Iterator[Callable[[int], None]]:
 
 def is_terminal() -> bool:
     """Whether a person watches, so that a progress bar makes sense."""
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()

@@ -72,7 +72,9 @@ def _known_values() -> list[str]:
 
 
 def _in_environment() -> Iterator[str]:
-    for name, value in os.environ.items():
+    # A copy of the names: other libraries' threads set and remove variables meanwhile.
+    for name in list(os.environ):
+        value = os.environ.get(name, "")
         # The name of a file with credentials is none.
         if _says_secret(name) and not (value.startswith("/") and Path(value).exists()):
             yield value

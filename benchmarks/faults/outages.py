@@ -18,7 +18,7 @@ from benchmarks.faults.comparison import State, check, look
 from benchmarks.faults.jobs import spread, train, under_way
 from benchmarks.faults.moments import SEED, Tally, generator
 from benchmarks.faults.processes import Ended, Place, Running, remove, working
-from benchmarks.faults.results import Result
+from benchmarks.faults.results import NotTried, Result
 from benchmarks.faults.servers import MlflowServer, missing_postgresql, postgresql
 from fer_experiments.console import quieten
 
@@ -179,7 +179,7 @@ def _outage(
             victim.start()
             ended = job.wait()
         return place, f"{what}, for {away:.0f} s", _complaints(ended, 0)
-    raise RuntimeError(f"The training was over {_MOST_DRAWS} times before the outage")
+    raise NotTried(f"the training was over {_MOST_DRAWS} times before the outage")
 
 
 def _sync(place: Place, victim: Stoppable, trained: Ended) -> list[str]:

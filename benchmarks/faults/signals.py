@@ -35,7 +35,7 @@ from benchmarks.faults.jobs import (
 )
 from benchmarks.faults.moments import SEED, Tally, generator
 from benchmarks.faults.processes import Ended, Place, Running, remove, working
-from benchmarks.faults.results import Result
+from benchmarks.faults.results import NotTried, Result
 
 # Each of these is hit as often as the number of moments allows; the rest falls where it falls.
 AIMED_AT = ("prepare", "cache", "train", "fine-tune", "log", "register")
@@ -140,7 +140,7 @@ def _strike(
     """Starts the job and sends the signal; the stage that it hit.
 
     Raises:
-        RuntimeError: the job is over before the moment, time and again.
+        NotTried: the job is over before the moment, time and again.
     """
     for draw in range(_MOST_DRAWS):
         place = Place.make(folder / f"{name}-{draw}")
@@ -157,7 +157,7 @@ def _strike(
         remove(place)
         shorter = float(rng.uniform(0, aim.seconds))
         aim = Aim(seconds=shorter, stage=aim.stage, occurrence=aim.occurrence)
-    raise RuntimeError(f"{reference.job.name} was over {_MOST_DRAWS} times before {aim}")
+    raise NotTried(f"{reference.job.name} was over {_MOST_DRAWS} times before {aim}")
 
 
 def _wait_for(aim: Aim, job: Running, place: Place) -> bool:

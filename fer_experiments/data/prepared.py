@@ -124,7 +124,7 @@ def find(key: str) -> PreparedDataset | None:
     """What an earlier request with this source key came to."""
     pointer = data_home() / "sources" / key
     try:
-        prepared = open_prepared(data_home() / pointer.read_text().strip())
+        prepared = open_prepared(data_home() / pointer.read_text(encoding="utf-8").strip())
     except (OSError, ValueError, DataError):
         return None
     return prepared if is_intact(prepared) else None

@@ -113,7 +113,7 @@ def write_text(path: Path, text: str) -> None:
     with disk_errors(path.parent, len(text)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ Keras's own loading by name skips layers that the file lacks without a word; her
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,12 +124,14 @@ def _downloaded(backbone: Backbone) -> LayerWeights:
 def _copy_file(
     layers: list[keras.layers.Layer], path: Path, backbone: Backbone, *, may_end: bool
 ) -> int:
-    """Weights from the layout of keras.applications or Keras 3's own; for how many layers."""
+    """Weights by layer name, or as Keras 3 saves them; for how many layers."""
+    if path.suffix == ".keras":
+        return _copy(layers, _whole_model(path, layers), str(path), may_end=may_end)
     try:
         with h5py.File(path, "r") as file:
             group = file.get("model_weights", file)
             if "layer_names" in group.attrs:
-                needed = {layer.name for layer in layers}
+                needed = [layer.name for layer in layers]
                 values = _named_layers(group, needed, str(path))
                 return _copy(layers, values, str(path), may_end=may_end)
     except WeightsError:
@@ -142,7 +144,8 @@ def _copy_file(
     if not path.name.endswith(".weights.h5"):
         raise WeightsError(
             f"Expected {path} to hold weights by layer name, as keras.applications saves them, "
-            "or to be a whole backbone's NAME.weights.h5. Received: neither"
+            "or to be a whole model's NAME.keras or a whole backbone's NAME.weights.h5. "
+            "Received: none of these"
         )
     return _copy(layers, _whole_backbone(path, backbone), str(path))
 
@@ -155,17 +158,63 @@ def _whole_backbone(path: Path, backbone: Backbone) -> LayerWeights:
     try:
         donor.load_weights(path)
     except Exception as error:
-        raise WeightsError(f"{path} does not fit {backbone.name}: {first_line(error)}") from None
+        raise WeightsError(
+            f"{path} does not fit {backbone.name}: {first_line(error)}. A NAME.weights.h5 has no "
+            "names of layers, so it must be the backbone's alone; of a model that holds more, save "
+            "the whole: model.save('NAME.keras')"
+        ) from None
     return {layer.name: layer.get_weights() for layer in donor.layers}
 
 
-def _named_layers(group: h5py.Group, needed: Collection[str], source: str) -> LayerWeights:
-    """Weights by layer name, not yet read: a file may promise more than fits in memory."""
-    names = [name for name in map(_text, group.attrs["layer_names"]) if name in needed]
-    layers = {
-        name: [group[name][weight] for weight in group[name].attrs["weight_names"]]
-        for name in names
-    }
+def _whole_model(path: Path, needed: Sequence[keras.layers.Layer]) -> LayerWeights:
+    """Weights of a model that Keras 3 saved whole, from the models inside it, too."""
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Keras, HDF5 and zipfile raise almost anything on a damaged file, or on layers of one's own.
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as a Keras model: {first_line(error, 120)}"
+        ) from None
+    held = {layer.name: layer.get_weights() for layer in _all_layers(model)}
+    _check_some(held, [layer.name for layer in needed], str(path))
+    return held
+
+
+def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers, and instead of a model among them its own ones."""
+    for layer in model.layers:
+        if getattr(layer, "layers", None):
+            yield from _all_layers(layer)
+        else:
+            yield layer
+
+
+def _check_some(held: Collection[str], needed: Sequence[str], source: str) -> None:
+    """Raises WeightsError if a file holds other layers altogether: no cut would help."""
+    if needed and not set(held).intersection(needed):
+        raise WeightsError(
+            f"Expected {source} to hold layers of the backbone by name: {_some(needed, 3)}. "
+            f"Received: {_some(list(held), 3) or 'no layer'}; is it another backbone's, or were "
+            "its layers renamed?"
+        )
+
+
+def _named_layers(group: h5py.Group, needed: Sequence[str], source: str) -> LayerWeights:
+    """Weights by layer name, not yet read: a file may promise more than fits in memory.
+
+    A model inside the model, as Sequential([backbone, …]) has, lies there as one layer, whose
+    weights are named `<its layer>/<weight>`.
+    """
+    layers: dict[str, list[h5py.Dataset]] = {}
+    outer = [_text(name) for name in group.attrs["layer_names"]]
+    for name in outer:
+        for weight in map(_text, group[name].attrs["weight_names"]):
+            owner = name if name in needed else weight.split("/")[-2:][0]
+            if owner in needed:
+                layers.setdefault(owner, []).append(group[name][weight])
+    _check_some(layers or outer, needed, source)
     for array in chain.from_iterable(layers.values()):
         if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "fiu":
             raise WeightsError(f"{source} holds no numbers at {array.name}")
@@ -203,7 +252,7 @@ def _copy(
     return len(layers)
 
 
-def _some(names: list[str], most: int = 12) -> str:
+def _some(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

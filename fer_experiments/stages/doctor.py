@@ -64,7 +64,7 @@ def _bfloat16() -> str:
     processor = Path("/proc/cpuinfo")
     if not processor.exists():
         return "unknown, as this system has no /proc/cpuinfo"
-    found = _BFLOAT16.intersection(processor.read_text().split())
+    found = _BFLOAT16.intersection(processor.read_text(encoding="utf-8", errors="replace").split())
     return f"the processor has {', '.join(sorted(found))}" if found else "not in the processor"
 
 

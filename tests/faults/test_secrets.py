@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -122,6 +125,31 @@ def test_secrets_are_known_from_files(
     assert PASSWORD in redact(f"said {PASSWORD}")
     files.write(tmp_path, {path: (content % PASSWORD).encode()})
     assert redact(f"said {PASSWORD}") == "said [secret]"
+
+
+def test_variables_that_come_and_go_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"FER_COMES_AND_GOES_{i}" for i in range(50)]
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for name in names:
+                os.environ[name] = "x"
+            for name in names:
+                del os.environ[name]
+
+    monkeypatch.setenv("MY_TOKEN", PASSWORD)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(1000):
+            assert redact(f"said {PASSWORD}") == "said [secret]"
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(before)
 
 
 @settings(derandomize=True, deadline=None, max_examples=100, database=None)

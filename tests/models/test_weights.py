@@ -51,6 +51,51 @@ def test_keras_3_weights_of_a_whole_backbone_reach_every_layer(tmp_path: Path) -
     assert_backbone_is(build(tmp_path / "tiny.weights.h5"), donor())
 
 
+def whole(*, nested: bool) -> keras.Model:
+    """A classifier on the donor: its layers among the model's own, or as one model inside it."""
+    base = donor()
+    if nested:
+        pixels = keras.Input((48, 48, 3))
+        inner = keras.Model(base.input, base.output, name="base")
+        return keras.Sequential([pixels, inner, keras.layers.Flatten(), keras.layers.Dense(7)])
+    flat = keras.layers.Flatten()(base.output)
+    return keras.Model(base.input, keras.layers.Dense(7)(flat))
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_a_whole_model_gives_its_backbones_layers(
+    tmp_path: Path, suffix: str, nested: bool
+) -> None:
+    whole(nested=nested).save(tmp_path / f"tiny{suffix}")
+    assert_backbone_is(build(tmp_path), donor())  # found in the folder, and read
+
+
+def test_weights_without_names_of_a_larger_model_say_how_to_save_them(tmp_path: Path) -> None:
+    whole(nested=True).save_weights(tmp_path / "tiny.weights.h5")
+    with pytest.raises(WeightsError, match=r"does not fit tiny: .*model\.save\('NAME\.keras'\)"):
+        build(tmp_path / "tiny.weights.h5")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_another_networks_file_is_not_said_to_lack_a_cut(tmp_path: Path, suffix: str) -> None:
+    pixels = keras.Input((8,))
+    outputs = keras.layers.Dense(2, name="other")(pixels)
+    keras.Model(pixels, outputs).save(tmp_path / f"x{suffix}")
+    with pytest.raises(WeightsError, match=r"by name: block1_conv.*Received: .*other") as raised:
+        build(tmp_path / f"x{suffix}")
+    assert "cut=" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x80\x04K\x01."])
+def test_files_that_are_no_keras_model_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.keras").write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be read as a Keras model"):
+        build(tmp_path / "bad.keras")
+
+
 def test_a_folder_gives_each_backbone_its_own_file(tmp_path: Path) -> None:
     save_by_name(donor(), tmp_path / "tiny_lower.h5")
     (tmp_path / "vgg16_lower.h5").write_bytes(b"not read")
