@@ -57,6 +57,12 @@ run_id_option = text_option("run_id", "an MLflow run")
 model_name_option = text_option(
     "model_name", "registered model (default emotion-<dataset name>)", longest=250
 )
+only_model_option = text_option(
+    "model_name", "registered model (default: the only one there is)", longest=250
+)
+champion_of_option = text_option(
+    "model_name", "registered model whose champion is meant (default: the only one)", longest=250
+)
 dataset_option = text_option("dataset", "a dataset's name, or what it was prepared from")
 
 DATA_FIELDS = [f.name for f in fields(DataConfig)]
@@ -178,6 +184,7 @@ def finetune(
 @run_id_option
 @text_option("backbone", "judge its newest train or finetune run")
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
+@champion_of_option
 @field_options(DATA_FIELDS)
 @experiment_option
 @text_option(
@@ -188,6 +195,7 @@ def evaluate(
     run_id: str | None,
     backbone: str | None,
     model: str | None,
+    model_name: str | None,
     tta: str | None,
     experiment: str | None,
     dry_run: bool,
@@ -195,8 +203,8 @@ def evaluate(
 ) -> None:
     """Judge a run's or a registered model on val and test.
 
-    Default: the champion, else the newest fine-tuned run. The data is what the model was trained
-    on, unless --dataset or another option of the data says otherwise.
+    Default: the champion of the only registered model, else the newest fine-tuned run. The data is
+    what the model was trained on, unless --dataset or another option of the data says otherwise.
     """
     if backbone is not None:
         from fer_experiments.models.backbones import lookup
@@ -204,7 +212,13 @@ def evaluate(
         lookup(backbone)
     from fer_experiments.stages import evaluate as stage
 
-    meant = {"run_id": run_id, "backbone": backbone, "model": model, "experiment": experiment}
+    meant = {
+        "run_id": run_id,
+        "backbone": backbone,
+        "model": model,
+        "model_name": model_name,
+        "experiment": experiment,
+    }
     if dry_run:
         return _dry_run([stage.choose(**meant).config.replace(**given(options))], ["evaluate"])
     stage.run(data=given(options), tta=tta or "none", **meant)
@@ -285,7 +299,7 @@ def register(
 
 @cli.command()
 @text_option("version", "number of the version that becomes champion", required=True)
-@model_name_option
+@only_model_option
 @experiment_option
 def promote(version: str, model_name: str | None, experiment: str | None) -> None:
     """Make a version champion by hand, past the gate; leaves a trace."""
@@ -297,7 +311,7 @@ def promote(version: str, model_name: str | None, experiment: str | None) -> Non
 
 
 @cli.command()
-@model_name_option
+@only_model_option
 @experiment_option
 def rollback(model_name: str | None, experiment: str | None) -> None:
     """Make the champion before this one champion again; leaves a trace."""
@@ -307,7 +321,7 @@ def rollback(model_name: str | None, experiment: str | None) -> None:
 
 
 @cli.command("registry")
-@model_name_option
+@text_option("model_name", "registered model (default: all)", longest=250)
 def registry_(model_name: str | None) -> None:
     """Registered versions, their aliases, scores and why they are what they are."""
     from fer_experiments.stages import promote as stage
@@ -320,13 +334,18 @@ def registry_(model_name: str | None) -> None:
 @text_option("seeds", "several seeds, such as 0,1,2: each backbone is trained with each of them")
 @recipe_option
 @field_options([name for name in ALL_FIELDS if name != "backbone"])
+@model_name_option
 @experiment_option
 @dry_run_option
-@resume_option
+@text_option(
+    "resume",
+    "go on with this unfinished run, in the same run; takes no other option but --model-name",
+)
 def main_(
     backbones: str | None,
     seeds: str | None,
     recipe: str | None,
+    model_name: str | None,
     experiment: str | None,
     dry_run: bool,
     resume: str | None,
@@ -337,7 +356,7 @@ def main_(
         _nothing_else(backbones, seeds, recipe, experiment, dry_run, *options.values())
         from fer_experiments.stages import main as stage
 
-        stage.go_on(resume)
+        stage.go_on(resume, model_name=model_name)
         return None
     names = [name.strip() for name in (backbones or "vgg16,resnet50").split(",")]
     if len(set(names)) != len(names):
@@ -359,16 +378,23 @@ def main_(
         return _dry_run(configs, ["train", "finetune", "evaluate"])
     from fer_experiments.stages import main as stage
 
-    stage.run(configs, experiment=experiment)
+    stage.run(configs, experiment=experiment, model_name=model_name)
     return None
 
 
 @cli.command()
 @click.argument("images", nargs=-1, required=True)
-@text_option("model", "a model URI (default: the champion made last)")
+@text_option("model", "a model URI such as models:/emotion-fer2013@champion")
+@champion_of_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def predict(images: tuple[str, ...], model: str | None, as_json: bool, as_csv: bool) -> None:
+def predict(
+    images: tuple[str, ...],
+    model: str | None,
+    model_name: str | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     """Class probabilities of IMAGES: files, or folders of files.
 
     A photo is cut to its central square and scaled to the model's size; faces are not searched
@@ -378,7 +404,7 @@ def predict(images: tuple[str, ...], model: str | None, as_json: bool, as_csv: b
         raise UsageError("Expected one of --json and --csv. Received: both")
     from fer_experiments.stages import predict as stage
 
-    found = stage.run(images, model=model)
+    found = stage.run(images, model=model, model_name=model_name)
     names = found.model.class_names
     rows = list(zip(found.files, found.probabilities, strict=True))
     if as_json:

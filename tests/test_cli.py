@@ -98,7 +98,10 @@ def test_conda_yaml_uses_the_tested_pins() -> None:
         ("register --min-improvement -1", "min_improvement to be at least 0"),
         ("register --min-improvement x", "min_improvement to be a number"),
         ("evaluate --run-id nothing", "which does not exist"),
-        ("evaluate --run-id a --backbone vgg16", "Expected one of run_id, backbone and model"),
+        (
+            "evaluate --run-id a --backbone vgg16",
+            "Expected one of run_id, backbone, model and model_name",
+        ),
         ("evaluate --model models:/nothing@champion", "Expected model to be a URI"),
         ("finetune --run-id nothing", "Expected run_id of a finished train or finetune run"),
         ("predict /no/such.png", "(looked for /no/such.png)"),

@@ -18,10 +18,10 @@ from fer_experiments.evaluation import figures, galleries
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.predictions import Views, test_time_views
 from fer_experiments.evaluation.words import CONSTANT, top_confusions
-from fer_experiments.stages import common
+from fer_experiments.stages import common, selection
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.evaluations import FORMAT, FORMAT_TAG
-from fer_experiments.tracking import registry
+from fer_experiments.stages.selection import predictor
 from fer_experiments.tracking.models import LoggedModel, describe, load, model_of
 from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.runs import get_run, search
@@ -46,6 +46,7 @@ def run(
     run_id: str | None = None,
     backbone: str | None = None,
     model: str | None = None,
+    model_name: str | None = None,
     data: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     tta: str = "none",
@@ -57,12 +58,14 @@ def run(
         run_id: a finished run that logged a model, see `MODEL_STAGES`.
         backbone: its newest train or fine-tune run.
         model: a model URI such as `models:/emotion-fer2013@champion`.
+        model_name: the registered model whose champion is judged.
         data: fields of DataConfig that differ from the data that the model was trained on.
         fingerprint: of the prepared data, where it is known.
         tta: test-time augmentation, reported beside the plain scores: none, flip, or N views.
         experiment: where to write, and the only place to look.
 
-    Without any of the first three: the champion, else the newest fine-tuned run.
+    Without any of the first four: the champion of the only registered model, else the newest
+    fine-tuned run.
 
     Raises:
         RunError: there is no such run or model.
@@ -70,7 +73,13 @@ def run(
         DataError: the data has other classes or another image size than the model.
     """
     views = test_time_views(tta)
-    logged = choose(run_id=run_id, backbone=backbone, model=model, experiment=experiment)
+    logged = choose(
+        run_id=run_id,
+        backbone=backbone,
+        model=model,
+        model_name=model_name,
+        experiment=experiment,
+    )
     config = logged.config.replace(**(data or {}))
     if data:
         common.check_source(config)
@@ -114,17 +123,25 @@ def run(
 
 
 def choose(
-    *, run_id: str | None, backbone: str | None, model: str | None, experiment: str | None
+    *,
+    run_id: str | None,
+    backbone: str | None,
+    model: str | None,
+    model_name: str | None = None,
+    experiment: str | None,
 ) -> LoggedModel:
     """The model that these options mean."""
-    given = [n for n, v in (("run_id", run_id), ("backbone", backbone), ("model", model)) if v]
+    options = {"run_id": run_id, "backbone": backbone, "model": model, "model_name": model_name}
+    given = [name for name, value in options.items() if value]
     if len(given) > 1:
-        raise RunError(f"Expected one of run_id, backbone and model. Received: {', '.join(given)}")
+        raise RunError(
+            f"Expected one of run_id, backbone, model and model_name. Received: {', '.join(given)}"
+        )
     if run_id:
         return model_of(get_run(run_id, stages=MODEL_STAGES))
-    if model:
-        return describe(model)
-    champion = None if backbone else registry.newest_champion()
+    if model or model_name:
+        return predictor(model, model_name)
+    champion = None if backbone else selection.champion(None)
     if champion is not None:
         return describe(champion.model_uri)
     tags = {"backbone": backbone} if backbone else {}

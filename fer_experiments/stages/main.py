@@ -10,8 +10,10 @@ from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.stages import common, compare, evaluate, finetune, prepare, register, train
+from fer_experiments.stages.selection import check_fits
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.opening import open_run, resumable
+from fer_experiments.tracking.registry import registered_name
 from fer_experiments.tracking.runs import stages_of
 
 _SCORES = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
@@ -21,6 +23,7 @@ def run(
     configs: Sequence[Config],
     *,
     experiment: str | None = None,
+    model_name: str | None = None,
     resume: Journal | None = None,
 ) -> common.StageResult:
     """The whole job as one parent run with a nested run per stage.
@@ -28,6 +31,7 @@ def run(
     Args:
         configs: one per backbone and seed, alike in everything else.
         experiment: where to write.
+        model_name: the registered model; None: `emotion-<dataset name>`.
         resume: the journal of the run that goes on; see `go_on`.
     """
     for config in configs:
@@ -40,7 +44,7 @@ def run(
         "main",
         name,
         experiment=experiment,
-        request={"configs": [config.flat() for config in configs]},
+        request={"configs": [config.flat() for config in configs], "model_name": model_name},
         resume=resume,
     ) as writer:
         together = {"backbone": ",".join(names), "seed": ",".join(seeds)}
@@ -49,6 +53,11 @@ def run(
         stages = _Stages(stages_of(writer.run_id) if resume is not None else [])
         prepared = stages.prepare(first)
         writer.params({"dataset_fingerprint": prepared.fingerprint})
+        check_fits(
+            model_name or registered_name(prepared.name),
+            class_names=prepared.class_names,
+            image_size=prepared.image_size,
+        )
         scores: dict[str, float] = {}
         for config in configs:
             judged = stages.backbone(config)
@@ -58,7 +67,10 @@ def run(
             }
             writer.metrics(scores)
         stages.once("compare", lambda: compare.run(fingerprint=prepared.fingerprint))
-        stages.once("register", lambda: register.run(fingerprint=prepared.fingerprint))
+        stages.once(
+            "register",
+            lambda: register.run(fingerprint=prepared.fingerprint, model_name=model_name),
+        )
         writer.note(
             "\n".join(
                 [
@@ -72,16 +84,21 @@ def run(
     return common.StageResult(run_id=writer.run_id, scores=scores)
 
 
-def go_on(run_id: str) -> common.StageResult:
+def go_on(run_id: str, *, model_name: str | None = None) -> common.StageResult:
     """Goes on with a run that did not finish: stages that are done are skipped, the one that was
     under way goes on from its last epoch.
+
+    Args:
+        run_id: of the run.
+        model_name: another registered model than the one that was asked for.
 
     Raises:
         RunError: there is no such run on this machine.
     """
     journal = resumable(run_id, "main")
-    configs = [Config.from_flat(flat) for flat in journal.start["request"]["configs"]]
-    return run(configs, resume=journal)
+    request = journal.start["request"]
+    configs = [Config.from_flat(flat) for flat in request["configs"]]
+    return run(configs, model_name=model_name or request.get("model_name"), resume=journal)
 
 
 class _Stages:

@@ -19,10 +19,10 @@ from fer_experiments.data.files import (
     read_file,
 )
 from fer_experiments.data.images import decode, resize
-from fer_experiments.errors import DataError, RunError, UsageError, shown
+from fer_experiments.errors import DataError, UsageError, shown
 from fer_experiments.secrets import redact
-from fer_experiments.tracking import registry
-from fer_experiments.tracking.models import LoggedModel, describe, load
+from fer_experiments.stages.selection import predictor
+from fer_experiments.tracking.models import LoggedModel, load
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"}
 
@@ -38,7 +38,9 @@ class Predictions:
     larger: int  # images that were shrunk by more than half: photos rather than cut-out faces
 
 
-def run(paths: Sequence[str], *, model: str | None = None) -> Predictions:
+def run(
+    paths: Sequence[str], *, model: str | None = None, model_name: str | None = None
+) -> Predictions:
     """Predicts each file, and every image below each folder.
 
     A photo is cut to its central square, turned grey and scaled to the model's size; faces are not
@@ -46,15 +48,16 @@ def run(paths: Sequence[str], *, model: str | None = None) -> Predictions:
 
     Args:
         paths: image files and folders.
-        model: a model URI; None: the newest champion.
+        model: a model URI.
+        model_name: the registered model whose champion predicts; None: the only one.
 
     Raises:
         UsageError: a path does not exist, or there is no image.
-        RunError: there is no champion.
+        RunError: there is no champion, or more than one registered model and no name.
         DataError: no image could be read.
     """
     files = _files(paths)
-    logged = _model(model)
+    logged = predictor(model, model_name)
     pixels, good, bad, larger = [], [], [], 0
     for file in files:
         name = as_text(str(file))
@@ -78,18 +81,6 @@ def run(paths: Sequence[str], *, model: str | None = None) -> Predictions:
         bad=tuple(bad),
         larger=larger,
     )
-
-
-def _model(uri: str | None) -> LoggedModel:
-    if uri is not None:
-        return describe(uri)
-    champion = registry.newest_champion()
-    if champion is None:
-        raise RunError(
-            "Expected a champion in the model registry. Found: none; run fer register first, "
-            "or pass --model"
-        )
-    return describe(champion.model_uri)
 
 
 def _files(paths: Sequence[str]) -> list[Path]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fer_experiments import console
-from fer_experiments.errors import RunError
+from fer_experiments.errors import one_line
 from fer_experiments.stages import common
-from fer_experiments.tracking import registry
+from fer_experiments.tracking import registry, store
+from fer_experiments.tracking.models import describe
 from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.registry import CHAMPION, Version
 
@@ -16,17 +17,18 @@ def promote(
     """Makes a version champion, past the gate, and leaves a run and tags that say so.
 
     Raises:
-        RunError: no such registered model or version.
+        RunError: no such registered model or version, or a version of another tool's making.
     """
-    name = _name(model_name)
+    name = registry.chosen_name(model_name)
     with registry.one_at_a_time(name):
         version = registry.version(name, number)
+        describe(version.model_uri)
         before = registry.alias_holder(name, CHAMPION)
         if before is not None and before.number == number:
             console.say(f"version {number} of {name} is champion already")
             return common.StageResult(run_id="", scores={})
         with open_run("promote", f"promote {name} {number}", experiment=experiment) as writer:
-            reason = f"by hand, in place of {_called(before)}"
+            reason = f"by hand, in place of {_called(before.number if before else None)}"
             registry.set_alias(
                 version,
                 CHAMPION,
@@ -47,15 +49,14 @@ def rollback(*, model_name: str | None = None, experiment: str | None = None) ->
     """Makes the champion before this one champion again.
 
     Raises:
-        RunError: no such registered model, or it had no other champion before.
+        RunError: no such registered model, or no earlier champion of it exists.
     """
-    name = _name(model_name)
-    registry.versions(name)  # says so if there is no such registered model
+    name = registry.chosen_name(model_name)
     with (
         registry.one_at_a_time(name),
         open_run("rollback", f"rollback {name}", experiment=experiment) as writer,
     ):
-        left, back = registry.step_back(
+        last, back = registry.step_back(
             name,
             tags={
                 "decision": CHAMPION,
@@ -63,7 +64,9 @@ def rollback(*, model_name: str | None = None, experiment: str | None = None) ->
                 "decision_run_id": writer.run_id,
             },
         )
-        line = f"version {back.number} of {name} is champion again, in place of {_called(left)}"
+        line = f"version {back.number} of {name} is champion again"
+        if last != back.number:
+            line += f", in place of {_called(last)}"
         writer.params({"model_name": name, "version": back.number})
         writer.note(line)
         common.close(writer, [line], following="fer registry")
@@ -72,14 +75,16 @@ def rollback(*, model_name: str | None = None, experiment: str | None = None) ->
 
 def show(*, model_name: str | None = None) -> None:
     """Prints versions, aliases, scores and the reasons for what they are."""
-    names = [model_name] if model_name else registry.registered_models()
+    names = [registry.chosen_name(model_name)] if model_name else registry.registered_models()
     if not names:
-        console.say("no registered models; fer register makes the first version")
+        console.say(
+            f"no registered models in {store.address()}; fer register makes the first version"
+        )
     for name in names:
         versions = registry.versions(name)
         console.say(name)
         console.table(
-            ["version", "alias", "val accuracy", "val macro-F1", "backbone", "made (UTC)", "why"],
+            ["version", "alias", "val accuracy", "val macro-F1", "backbone", "made (UTC)"],
             [
                 [
                     str(v.number),
@@ -87,32 +92,29 @@ def show(*, model_name: str | None = None) -> None:
                     *(_score(v, f"val/{score}") for score in ("accuracy", "macro_f1")),
                     v.tags.get("backbone", "–"),
                     v.created,
-                    v.tags.get("decision_reason", "–")[:90],
                 ]
                 for v in versions
             ],
         )
-        numbers = ", ".join(map(str, registry.history(name)))
-        console.say(f"champions, oldest first: {numbers or 'none'}")
+        reference = registry.reference(name)
+        console.say(reference.found)
+        for version in versions:
+            edited = CHAMPION in version.aliases and not reference.by_fer
+            if version.reason is not None and not edited:
+                held = " and ".join(version.aliases)
+                console.say(f"version {version.number}, {held}: {one_line(version.reason)}")
+        there = {v.number for v in versions}
+        numbers = [str(number) for number in registry.history(name) if number in there]
+        console.say(f"champions, oldest first: {', '.join(numbers) or 'none'}")
 
 
-def _name(model_name: str | None) -> str:
-    """The registered model that is meant; without a name, the only one."""
-    if model_name is not None:
-        return model_name
-    names = registry.registered_models()
-    if len(names) != 1:
-        raise RunError(
-            "Expected model_name where there is not exactly one registered model. "
-            f"Received: none, there are {', '.join(names) or 'none'}"
-        )
-    return names[0]
-
-
-def _called(version: Version | None) -> str:
-    return "none" if version is None else f"version {version.number}"
+def _called(number: int | None) -> str:
+    return "none" if number is None else f"version {number}"
 
 
 def _score(version: Version, name: str) -> str:
-    value = version.tags.get(name)
-    return "–" if value is None else f"{float(value):.4f}"
+    value = version.tags.get(name, "–")
+    try:
+        return f"{float(value):.4f}"
+    except ValueError:  # tags can be edited in MLflow
+        return value

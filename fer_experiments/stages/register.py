@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,9 +14,11 @@ from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.evaluation.statistics import compare as compare_paired
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.evaluations import Evaluation, evaluations, newest_of
+from fer_experiments.stages.selection import check_fits
 from fer_experiments.tracking import registry
+from fer_experiments.tracking.models import describe
 from fer_experiments.tracking.opening import open_run
-from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Version
+from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Reference, Version
 from fer_experiments.tracking.runs import config_of
 from fer_experiments.tracking.writer import Writer
 
@@ -74,6 +77,8 @@ def run(
         if registry.is_better(metric, candidate.metrics[metric], best.metrics[metric]):
             best = candidate
     name = model_name or registry.registered_name(best.tags["dataset_name"])
+    newcomer = describe(best.tags["model_uri"])
+    check_fits(name, class_names=newcomer.class_names, image_size=newcomer.image_size)
     with (
         registry.one_at_a_time(name),
         open_run(
@@ -87,12 +92,12 @@ def run(
         ) as writer,
     ):
         writer.params({"metric": metric, "model_name": name, **asdict(asked)})
-        champion = registry.alias_holder(name, CHAMPION)
-        decision = _decide(best, champion, metric, asked, experiment)
-        lines = _settle(name, champion, decision, metric, asked)
+        reference = registry.reference(name)
+        decision = _decide(best, reference.version, metric, asked, experiment)
+        lines = _settle(name, reference, decision, metric, asked)
         writer.metrics(_figures(decision, metric))
         writer.note("\n\n".join(lines))
-        _close(writer, lines, name)
+        _close(writer, lines, name, refused=bool(decision.refusals))
     return common.StageResult(run_id=writer.run_id, scores={metric: best.metrics[metric]})
 
 
@@ -175,7 +180,7 @@ def _differences(
 
 def _settle(
     name: str,
-    champion: Version | None,
+    reference: Reference,
     decision: Decision,
     metric: str,
     thresholds: Thresholds,
@@ -183,11 +188,15 @@ def _settle(
     """Registers, moves the alias, and tells in lines what was decided and why."""
     best = decision.candidate
     score = f"{metric} {best.metrics[metric]:.4f}"
-    if champion is not None and champion.model_uri == best.tags["model_uri"]:
+    champion = reference.version
+    same = champion is not None and champion.model_uri == best.tags["model_uri"]
+    if champion is not None and same and reference.is_champion:
         return [f"{best.label} is already champion (version {champion.number}, {score})"]
     alias = CHALLENGER if decision.refusals else CHAMPION
-    if champion is None or decision.champion is None or decision.difference is None:
-        reason = "the first version"
+    if same:
+        reason = f"champion again: {reference.found}"
+    elif champion is None or decision.champion is None or decision.difference is None:
+        reason = "the first version" if reference.by_fer else reference.found
         if decision.shortfalls:
             reason += f", although {' and '.join(decision.shortfalls)}"
     elif decision.refusals:
@@ -199,6 +208,8 @@ def _settle(
             f"({decision.champion.metrics[metric]:.4f}) by {d.value:+.4f}, 95 % interval "
             f"{d.low:+.4f} to {d.high:+.4f} on the same images"
         )
+    if champion is not None and not same and not reference.is_champion:
+        reason += f" ({reference.found})"
     version = registry.version_of(name, best.tags["model_uri"])
     holder = registry.alias_holder(name, alias)
     if version is not None and holder is not None and holder.number == version.number:
@@ -286,10 +297,17 @@ def _model_card(best: Evaluation) -> str:
     return "\n".join(rows)
 
 
-def _close(writer: Writer, lines: list[str], name: str) -> None:
+def _close(writer: Writer, lines: list[str], name: str, *, refused: bool) -> None:
     champion = registry.alias_holder(name, CHAMPION)
+    challenger = registry.alias_holder(name, CHALLENGER)
+    option = f" --model-name {shlex.quote(name)}"
+    following = f"fer predict IMAGE…{option}"
+    if refused and challenger is not None:
+        following = (
+            f"fer promote --version {challenger.number}{option}, to make it champion by hand"
+        )
     common.close(
         writer,
         [*lines, f"models:/{name}@{CHAMPION} is version {champion.number if champion else '–'}"],
-        following="fer predict IMAGE…",
+        following=following,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from fer_experiments.config import Config
-from fer_experiments.errors import RunError, TrackingError, first_line, shown
+from fer_experiments.errors import FerError, RunError, TrackingError, first_line, shown
 from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MODEL_URI_TAG
+from fer_experiments.tracking.registry import registered_models
 
 if TYPE_CHECKING:
     import keras
+
+# Addresses that MLflow looks up in its store: a registered or logged model, or a run's.
+_IN_STORE = re.compile(r"models:/(?P<name>[^/@]+)([/@][^/@]+)?|runs:/[^/]+/.+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +60,13 @@ def describe(uri: str) -> LoggedModel:
 
     Raises:
         RunError: no model there, or one that this suite did not log.
+        TrackingError: the store did not answer, or its files cannot be read.
     """
     try:
         info = mlflow.models.get_model_info(uri)
     # The libraries of the address's scheme may be missing, or raise errors of their own.
     except Exception as error:
-        raise RunError(
-            "Expected model to be a URI such as models:/emotion-fer2013@champion. "
-            f"Received: {shown(uri, 200)} ({first_line(error)})"
-        ) from None
+        raise _unreadable(uri, error) from None
     metadata: dict[str, Any] = info.metadata or {}
     if "class_names" not in metadata:
         raise RunError(f"Expected a model that this suite logged. Received: {shown(uri, 200)}")
@@ -81,6 +85,24 @@ def describe(uri: str) -> LoggedModel:
             f"Expected a model that this suite logged. Received: {shown(uri, 200)}, whose "
             f"description is damaged ({first_line(error)})"
         ) from None
+
+
+def _unreadable(uri: str, error: Exception) -> FerError:
+    """What it means that there is no description: a wrong address, or a store in trouble."""
+    in_store = _IN_STORE.fullmatch(uri)
+    if in_store and not (isinstance(error, MlflowException) and store.is_missing(error)):
+        return TrackingError(
+            f"The model {shown(uri, 200)} cannot be read from {store.address()}: "
+            f"{first_line(error)}"
+        )
+    name = in_store and in_store["name"]
+    there = ""
+    if name and not name.startswith("m-"):
+        there = f"; registered models of this suite: {', '.join(registered_models()) or 'none'}"
+    return RunError(
+        "Expected model to be a URI such as models:/emotion-fer2013@champion. "
+        f"Received: {shown(uri, 200)} ({first_line(error)}){there}"
+    )
 
 
 def load(logged: LoggedModel) -> keras.Model:

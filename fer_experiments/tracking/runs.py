@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote
 
 import mlflow
 import numpy as np
-from mlflow.entities import Run, RunTag, ViewType
+from mlflow.entities import Experiment, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from fer_experiments.config import Config
-from fer_experiments.errors import RunError, TrackingError
+from fer_experiments.errors import RunError, TrackingError, first_line
 from fer_experiments.secrets import redact
 from fer_experiments.tracking import store
 from fer_experiments.tracking.opening import SUITE_TAG, early_end_tags
@@ -37,7 +38,7 @@ def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
     try:
         run = store.client().get_run(run_id)
     except MlflowException as error:
-        if store.is_away(error):
+        if not store.is_missing(error):
             raise TrackingError(store.message(error)) from None
         raise RunError(
             f"Expected run_id of a finished {wanted} run. Received: {run_id[:80]}, which does not "
@@ -55,6 +56,7 @@ def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
     return run
 
 
+@store.translated()
 def search(
     stage: str,
     *,
@@ -63,27 +65,34 @@ def search(
 ) -> list[Run]:
     """Finished runs of a stage with these tags, newest first, in the whole store."""
     conditions = [f"tags.stage = '{stage}'", "attributes.status = 'FINISHED'"]
-    conditions += [f"tags.{k} = '{_escaped(v)}'" for k, v in (tags or {}).items()]
-    try:
-        existing = store.client().search_experiments(
-            view_type=ViewType.ACTIVE_ONLY, max_results=1000
-        )
-        experiments = [
-            e.experiment_id for e in existing if experiment is None or e.name == experiment
-        ]
-        if experiment is not None and not experiments:
-            raise RunError(f"Expected experiment to exist. Received: experiment={experiment[:80]}")
-        found = mlflow.search_runs(
-            experiments,
-            filter_string=" AND ".join(conditions),
-            order_by=["attributes.start_time DESC"],
-            output_format="list",
-        )
-    except MlflowException as error:
-        raise TrackingError(store.message(error)) from None
+    conditions += [f"tags.{k} = {store.quoted(v)}" for k, v in (tags or {}).items()]
+    experiments = [
+        e.experiment_id for e in _experiments() if experiment is None or e.name == experiment
+    ]
+    if experiment is not None and not experiments:
+        raise RunError(f"Expected experiment to exist. Received: experiment={experiment[:80]}")
+    found = mlflow.search_runs(
+        experiments,
+        filter_string=" AND ".join(conditions),
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
     return [run for run in found if SUITE_TAG in run.data.tags]
 
 
+def _experiments() -> list[Experiment]:
+    client, found, token = store.client(), [], None
+    while True:
+        page = client.search_experiments(
+            view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+@store.translated()
 def stages_of(run_id: str) -> list[Run]:
     """The runs of the stages of a `main` run, oldest first."""
     client = store.client()
@@ -98,18 +107,26 @@ def stages_of(run_id: str) -> list[Run]:
 
 def config_of(run: Run) -> Config:
     """The configuration that a run was made with."""
-    return Config.from_flat(
-        json.loads(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/config.json"))
-    )
+    with _artifact(run.info.run_id, "config.json") as file:
+        return Config.from_flat(json.loads(file.read_text(encoding="utf-8")))
 
 
+@store.translated()
 def histories(run_id: str) -> list[dict[str, float]]:
-    """Each epoch's scores of a train or fine-tune run, and of the runs that it started from."""
+    """Each epoch's scores of a train or fine-tune run, and of the runs that it started from.
+
+    Runs that are gone (`mlflow gc`) have no epochs.
+    """
     client = store.client()
     epochs: dict[int, dict[str, float]] = {}
     source: str | None = run_id
     while source is not None:
-        run = client.get_run(source)
+        try:
+            run = client.get_run(source)
+        except MlflowException as error:
+            if not store.is_missing(error):
+                raise
+            break
         for name in ("train/loss", "val/loss", "val/accuracy", "val/macro_f1"):
             for point in client.get_metric_history(source, name):
                 epochs.setdefault(point.step, {"epoch": point.step})[name] = point.value
@@ -119,19 +136,32 @@ def histories(run_id: str) -> list[dict[str, float]]:
 
 def stored_arrays(run_id: str, path: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz artifact; nothing is unpickled."""
+    with _artifact(run_id, path) as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@contextmanager
+def _artifact(run_id: str, path: str) -> Iterator[Path]:
+    """A copy of an artifact.
+
+    Raises:
+        TrackingError: it cannot be had.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        file = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=path, dst_path=folder
-        )
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+        try:
+            file = mlflow.artifacts.download_artifacts(
+                run_id=run_id, artifact_path=path, dst_path=folder
+            )
+        except (MlflowException, OSError) as error:  # requests' errors are among the latter
+            if store.is_away(error):
+                raise TrackingError(store.message(error)) from None
+            raise TrackingError(
+                f"Expected {path} among the artifacts of run {run_id}. Found: {first_line(error)}"
+            ) from None
+        yield Path(file)
 
 
 def compare_link(run_ids: list[str], experiment_ids: list[str]) -> str:
     """A link that opens MLflow's own comparison of these runs."""
     runs, experiments = (quote(json.dumps(sorted(set(x)))) for x in (run_ids, experiment_ids))
     return f"{store.ui()}/#/compare-runs?runs={runs}&experiments={experiments}"
-
-
-def _escaped(value: Any) -> str:
-    return str(value).replace("'", "\\'")

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import requests
@@ -15,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.data.storage import disk_is_full
-from fer_experiments.errors import FerError, TrackingError
+from fer_experiments.errors import FerError, RunError, TrackingError, shown
 from fer_experiments.secrets import redact
 from fer_experiments.tracking.locks import alone
 from fer_experiments.tracking.opening import FULL_DISK
@@ -99,8 +100,59 @@ def first_time_lock() -> Iterator[None]:
         return
     if uri.startswith("sqlite:///"):
         _database(uri).parent.mkdir(parents=True, exist_ok=True)
-    with alone(address()):
+    with alone(identity(uri)):
         yield
+
+
+def identity(uri: str) -> str:
+    """One text for all ways to write a store's address: for locks, not to be shown."""
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{_database(uri).resolve()}"
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2].lower()  # without user and password
+    if host.partition(":")[0] == "localhost":
+        host = host.replace("localhost", "127.0.0.1")
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns what MLflow raises into one line for the user; also a decorator.
+
+    What asks for something that may be missing catches that before: see `is_missing`.
+
+    Raises:
+        TrackingError: the store is away, or refuses.
+    """
+    try:
+        yield
+    except (MlflowException, requests.RequestException) as error:
+        raise TrackingError(message(error)) from None
+
+
+def is_missing(error: MlflowException) -> bool:
+    """Whether the store itself has answered that there is no such thing, or can be none.
+
+    Nothing else may be taken for "there is none": not a server that is away or refuses, not a
+    locked database, not a page of a proxy.
+    """
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def quoted(text: str) -> str:
+    """A text as it can stand in a filter; MLflow knows no escapes.
+
+    Raises:
+        RunError: it holds both kinds of quotes.
+    """
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text:
+        return f'"{text}"'
+    raise RunError(
+        f"Expected a name without both kinds of quotes, which MLflow cannot look for. "
+        f"Received: {shown(text)}"
+    )
 
 
 def is_away(error: BaseException) -> bool:

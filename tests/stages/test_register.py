@@ -113,7 +113,7 @@ def test_what_a_model_falls_short_of_is_named() -> None:
     }
     assert registry.shortfalls(SCORES, Thresholds()) == []
     assert registry.shortfalls(useless, Thresholds()) == [
-        "val/accuracy 0.2000 does not reach the majority class's share 0.2500",
+        "val/accuracy 0.2000 is not above the majority class's share 0.2500",
         "never right on disgust",
         "recall below 0.1: fear 0.050",
         "val/calibration/ece 0.3000 is above 0.15",
@@ -241,4 +241,4 @@ def test_two_registrations_at_the_same_moment_leave_one_champion_and_one_version
     ]
     assert [process.wait() for process in both] == [0, 0]
     assert len(MlflowClient().search_model_versions("name = 'emotion-two'")) == 1
-    assert fer("registry", "--model-name", "emotion-two").out.count("champion") == 2
+    assert fer("registry", "--model-name", "emotion-two").out.count("version 1 is champion") == 1
