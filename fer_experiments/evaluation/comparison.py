@@ -1,4 +1,10 @@
-"""Models on the same images, each pair held against each other, and the verdict in words."""
+"""Models on the same images, each pair held against each other, and the verdict in words.
+
+The family is all pairs that are tested: intervals and p of macro-F1 hold for all of them at once
+(Bonferroni), those of accuracy likewise, those of recall for all pairs and classes. So no more than
+5 % of such tables hold any false alarm about a score, and 95 % of them have the truth in every
+interval of it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +14,13 @@ from itertools import combinations
 
 import numpy as np
 
-from fer_experiments.evaluation.statistics import Comparison, Difference, compare, holm
+from fer_experiments.evaluation.statistics import Comparison, Difference, compare
 
 # A difference that arises by chance less often than this is called one.
 SIGNIFICANCE = 0.05
+# On fewer images than this, or without a class, no two models are held against each other.
+MINIMUM_IMAGES = 200
+_SAME_ANSWERS = "they name the same class of every image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,73 +29,157 @@ class Pair:
 
     first: str
     second: str
-    comparison: Comparison
-    p_macro_f1: float  # paired bootstrap, corrected for the number of pairs (Holm)
-    p_accuracy: float  # McNemar's exact test, corrected likewise
+    images: int  # that both may be judged on
+    left_out: int  # the others
+    not_compared: str | None  # why nothing was tested; None: it was
+    comparison: Comparison | None  # corrected for the number of pairs; None: nothing was tested
+    delta: float | None = None  # below this, 0 to 1, a difference of shares does not matter
 
     @property
-    def macro_f1(self) -> Difference:
+    def macro_f1(self) -> Difference | None:
         """Of macro-F1, 0 to 1."""
-        return self.comparison.differences["macro_f1"]
+        return None if self.comparison is None else self.comparison.differences["macro_f1"]
 
     @property
-    def accuracy(self) -> Difference:
+    def accuracy(self) -> Difference | None:
         """Of accuracy, 0 to 1."""
-        return self.comparison.differences["accuracy"]
+        return None if self.comparison is None else self.comparison.differences["accuracy"]
 
 
-def pairs(models: Mapping[str, np.ndarray], labels: np.ndarray, *, classes: int) -> list[Pair]:
-    """Every pair of models.
+def pairs(
+    models: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    *,
+    classes: int,
+    usable: Mapping[str, np.ndarray] | None = None,
+    delta: float | None = None,
+    class_names: Sequence[str] | None = None,
+) -> list[Pair]:
+    """Every pair of models, on the images that both may be judged on.
+
+    Pairs on fewer than `MINIMUM_IMAGES` images, without a class that `labels` have, or with the
+    same answer for every image are not tested and do not count among the pairs that are.
 
     Args:
         models: probabilities (N, C) by label, in the order of rank: of two, the one named earlier
             comes first.
         labels: (N,).
         classes: C.
+        usable: (N,) bool by label, the images that the model was not trained on; a model that is
+            missing here may be judged on all.
+        delta: a difference of macro-F1 or accuracy below this, 0 to 1, does not matter; None: no
+            pair is called equivalent.
+        class_names: C names in label order, to name a class that is gone.
+
+    Raises:
+        ValueError: the shapes do not agree, or delta is not above 0.
     """
-    names = list(combinations(models, 2))
-    found = [compare(labels, models[a], models[b], classes=classes) for a, b in names]
-    by_macro_f1 = holm([c.differences["macro_f1"].p for c in found])
-    by_accuracy = holm([c.mcnemar.p for c in found])
+    if delta is not None and not delta > 0:
+        raise ValueError(f"Expected delta to be above 0. Received: {delta}")
+    masks = {name: np.full(len(labels), True) for name in models} | dict(usable or {})
+    common = {(a, b): masks[a] & masks[b] for a, b in combinations(models, 2)}
+    named = {name: probabilities.argmax(axis=1) for name, probabilities in models.items()}
+    refused = {
+        (a, b): shortage(labels, images, class_names)
+        or (_SAME_ANSWERS if np.array_equal(named[a][images], named[b][images]) else None)
+        for (a, b), images in common.items()
+    }
+    tested = sum(why is None for why in refused.values())
+
+    def compared(a: str, b: str) -> Comparison | None:
+        images = common[a, b]
+        if refused[a, b] is not None:
+            return None
+        one, other = models[a][images], models[b][images]
+        return compare(labels[images], one, other, classes=classes, comparisons=tested)
+
     return [
-        Pair(first=a, second=b, comparison=c, p_macro_f1=float(f1), p_accuracy=float(accuracy))
-        for (a, b), c, f1, accuracy in zip(names, found, by_macro_f1, by_accuracy, strict=True)
+        Pair(
+            first=a,
+            second=b,
+            images=int(images.sum()),
+            left_out=int((~images).sum()),
+            not_compared=refused[a, b],
+            comparison=compared(a, b),
+            delta=delta,
+        )
+        for (a, b), images in common.items()
     ]
+
+
+def shortage(
+    labels: np.ndarray, usable: np.ndarray, class_names: Sequence[str] | None = None
+) -> str | None:
+    """Why no verdict can rest on the usable images, (N,) bool, of those with these labels (N,).
+
+    They are too few, or a class that the labels have is gone; None: a verdict can.
+    """
+    left = int(usable.sum())
+    if left < MINIMUM_IMAGES:
+        return f"{left} images are left, fewer than {MINIMUM_IMAGES}"
+    gone = np.setdiff1d(labels, labels[usable])
+    if len(gone):
+        names = [f"class {i}" if class_names is None else class_names[i] for i in gone]
+        return f"no image is left of {', '.join(names)}"
+    return None
+
+
+def equivalent(difference: Difference, delta: float) -> bool:
+    """Whether the models differ by less than `delta`, by two one-sided tests (TOST).
+
+    Each is made at the level of one end of the interval: both succeed where the interval lies
+    between -delta and delta.
+    """
+    return -delta < difference.low and difference.high < delta
 
 
 def verdict(pair: Pair, class_names: Sequence[str]) -> str:
     """What can be said about the pair, with the numbers that it rests on."""
-    macro_f1, accuracy = pair.macro_f1, pair.accuracy
-    if pair.p_macro_f1 < SIGNIFICANCE:
+    on = f"on {pair.images:,} of {pair.images + pair.left_out:,} images"
+    if pair.comparison is None:
+        among = f", {on}" if pair.left_out else ""
+        return f"{pair.first} and {pair.second} are not compared: {pair.not_compared}{among}"
+    macro_f1, accuracy = (pair.comparison.differences[name] for name in ("macro_f1", "accuracy"))
+    within = "" if pair.delta is None else f" within {100 * pair.delta:g} points"
+    same = {
+        name: pair.delta is not None and equivalent(difference, pair.delta)
+        for name, difference in pair.comparison.differences.items()
+    }
+    points = _points(macro_f1, sign=1)
+    if macro_f1.p < SIGNIFICANCE:
         ahead, behind = (
             (pair.first, pair.second) if macro_f1.value > 0 else (pair.second, pair.first)
         )
         opening = f"{ahead} is better than {behind}: macro-F1 by {_points(macro_f1)}"
+        if same["macro_f1"]:
+            opening += f", equivalent{within}"
+    elif same["macro_f1"]:
+        opening = f"{pair.first} and {pair.second} are equivalent{within} of macro-F1: {points}"
     else:
         opening = (
-            f"{pair.first} and {pair.second} do not differ in macro-F1: {_points(macro_f1, sign=1)}"
+            f"no difference shown between {pair.first} and {pair.second} in macro-F1: {points}"
         )
-    parts = [f"{opening}, p {_p(pair.p_macro_f1)}"]
-    differs = "" if pair.p_accuracy < SIGNIFICANCE else "no difference in "
-    parts.append(f"{differs}accuracy: {_points(accuracy, sign=1)}, p {_p(pair.p_accuracy)}")
-    return "; ".join([*parts, *_by_class(pair, class_names)])
-
-
-def _by_class(pair: Pair, class_names: Sequence[str]) -> list[str]:
-    """On which classes the recall differs, corrected for the number of classes."""
-    known = [
-        (name, d)
-        for name, d in zip(class_names, pair.comparison.recall, strict=True)
-        if d is not None
+    shown = "" if accuracy.p < SIGNIFICANCE else "no difference shown in "
+    if same["accuracy"]:
+        shown = f"equivalent{within} of "
+    parts = [
+        f"{opening}, p {_p(macro_f1.p)}",
+        f"{shown}accuracy: {_points(accuracy, sign=1)}, p {_p(accuracy.p)}",
+        *_by_class(pair, pair.comparison, class_names),
     ]
-    adjusted = holm([d.p for _, d in known])
+    return "; ".join([*parts, on] if pair.left_out else parts)
+
+
+def _by_class(pair: Pair, compared: Comparison, class_names: Sequence[str]) -> list[str]:
+    """On which classes a difference in recall is shown, and on which none is."""
     said: dict[str, list[str]] = {pair.first: [], pair.second: [], "": []}
-    for (name, d), p in zip(known, adjusted, strict=True):
-        better = pair.first if d.value > 0 else pair.second
-        said[better if p < SIGNIFICANCE else ""].append(name)
+    for name, difference in zip(class_names, compared.recall, strict=True):
+        if difference is not None:
+            better = pair.first if difference.value > 0 else pair.second
+            said[better if difference.p < SIGNIFICANCE else ""].append(name)
     parts = [f"{who} finds more of {', '.join(said[who])}" for who in list(said)[:2] if said[who]]
     if said[""]:
-        parts.append(f"on {', '.join(said[''])} they do not differ")
+        parts.append(f"no difference shown on {', '.join(said[''])}")
     return parts
 
 

@@ -289,8 +289,8 @@ def learning_curves_overlaid(
 def differences(rows: Mapping[str, Difference], *, score: str, title: str) -> Figure:
     """Paired differences of a score (0 to 1) with 95 % intervals, a row per pair of models.
 
-    `rows` are by label, "A − B", each with its p adjusted for their number; those whose p is 0.05
-    or more are grey. Takes at least one row.
+    `rows` are by label, "A − B"; those whose p is 0.05 or more, so that their interval reaches 0,
+    are grey. Takes at least one row.
     """
     labels = [fill(label, 40) for label in rows]
     figure, [axes] = new_figure(title, height=1.2 + 0.45 * len(rows))

@@ -1,29 +1,40 @@
 """How sure a score is, and whether two models differ: counts in, intervals and p values out.
 
-Images are resampled within their class, so that each resample has as many images of each class as
-the split. That is drawing each row of the confusion matrix anew from a multinomial distribution,
-which is hundreds of times faster than resampling images.
+Everything is about other images with as many of each class as the split has, and every class is
+given half an image more, a quarter right and a quarter wrong: otherwise a class whose five images
+are all named rightly would have no spread at all.
 
-Before drawing, every class is given half an image more, a quarter right and a quarter wrong:
-otherwise a class whose five images are all named rightly would have no spread at all. The interval
-is the percentile one, widened to the measured value where need be. That was chosen by simulation,
-1,000 draws of each of three models, of accuracy 0.41, 0.65 and 0.91, 7 classes in the proportions
-of FER-2013:
+**Intervals of a score** are bootstrapped: images are resampled within their class, by drawing each
+row of the confusion matrix anew from a multinomial distribution, which is hundreds of times faster
+than resampling images. The interval is the percentile one, widened to the measured value where need
+be. That was chosen by simulation, 1,000 draws of each of three models, of accuracy 0.41, 0.65 and
+0.91, 7 classes in the proportions of FER-2013:
 
 - On 3,589 images, 93.9 to 95.8 % of the 95 % intervals hold the truth (macro-F1: 94.3 to 95.5 %).
 - On 300 images, 5 of them of one class, 92.4 to 97.9 % do. Without the half image it is 86 to 96 %
   with percentile intervals and, of 600 draws, 83 to 95 % with basic and 87 to 95 % with BCa ones.
+
+**Differences of two models** are not resampled, so that p has no smallest value and can be
+corrected for any number of comparisons. Each image moves the difference by what its two answers add
+to the two scores (the delta method); a score test holds the difference against the spread that it
+would have if the models were equally good, that is, if each image could as well have had its two
+answers the other way round. For accuracy that is McNemar's test without its continuity correction.
+The interval takes the spread at the difference in question, as Wilson's does for a share: when the
+test is passed, the classes' differences are taken to shrink in proportion, and the interval holds
+all differences that would pass; otherwise it has the spread of no difference. So it leaves 0 out
+exactly where p is below 0.05.
 
 Everything is deterministic: resampling starts from a seed of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from fer_experiments.scores import recall_of, scores_of
 
@@ -32,6 +43,7 @@ LEVEL = 0.95
 SEED = 0
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 EXTRA = 0.5  # images that smoothing adds to a class
+SCORES = ("accuracy", "macro_f1", "weighted_f1", "balanced_accuracy")  # of the named classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +57,16 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A score of the first model less that of the second on the same images, 95 % interval."""
+    """A score of the first model less that of the second on the same images, 95 % interval.
+
+    Interval and p are of one kind: corrected for the same number of comparisons, and the interval
+    leaves 0 out exactly where p is below 0.05.
+    """
 
     value: float
     low: float
     high: float
-    p: float  # two-sided, of no difference; not corrected for several comparisons
-
-
-@dataclass(frozen=True, kw_only=True)
-class Disagreement:
-    """McNemar's exact test: are the images that just one model names rightly evenly split?"""
-
-    first_only: int  # images that only the first model names rightly
-    second_only: int
-    p: float  # two-sided
+    p: float  # two-sided, of no difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,6 @@ class Comparison:
 
     differences: Mapping[str, Difference]  # by score; log_loss in nats, where less is better
     recall: tuple[Difference | None, ...]  # (C,), None for a class without images
-    mcnemar: Disagreement
 
 
 def wilson(right: int, images: int) -> Interval:
@@ -113,31 +119,24 @@ def compare(
     second: np.ndarray,
     *,
     classes: int,
-    resamples: int = RESAMPLES,
+    comparisons: int = 1,
 ) -> Comparison:
     """Compares two models on the same images; differences are the first less the second.
 
-    Scores of the named classes are bootstrapped by pairs (class that the first names, that the
-    second names) within each true class, smoothed as above: half an image, spread evenly over
-    both right, only the first, only the second, both wrong. p is twice the share of resamples on
-    the far side of 0 and at least 2 / (resamples + 1); it agrees with the interval but for the
-    steps between counts. Models that name the same class of every image differ by 0 there, interval
-    0 to 0, p 1. Log-loss has Student's t as in `mean_interval`, on the differences by image.
-
-    Simulated models that named the same class for two images of three: of 1,000 equal pairs, a
-    score told 4.3 to 5.6 % apart at p = 0.05 on 3,589 images, 4.7 to 5.8 % on 300. Two points of
-    accuracy on 3,589 images were seen in 71 % of 300 pairs by accuracy, in 65 % by macro-F1 and in
-    99 % by log-loss; six points on 300 images in 50, 45 and 91 %.
+    Scores of the named classes have the score test described above, log-loss has Student's t as in
+    `mean_interval` on the differences by image. Models that name the same class of every image
+    differ by 0 in the former, interval 0 to 0, p 1.
 
     Args:
         labels: int, (N,), 0 to classes-1.
         first: probabilities, (N, classes), in the order of `labels`.
         second: the same of the other model.
         classes: how many there are.
-        resamples: 2,000 give p = 0.05 a standard error of 0.007.
+        comparisons: how many pairs are looked at: each score's interval and p are corrected for
+            that number, those of recall for the number of classes as well (Bonferroni).
 
     Raises:
-        ValueError: the shapes do not agree, or there is no image.
+        ValueError: the shapes do not agree, or there is no image or no comparison.
     """
     shape = (len(labels), classes)
     if not len(labels) or labels.ndim != 1 or first.shape != shape or second.shape != shape:
@@ -145,56 +144,55 @@ def compare(
             f"Expected labels (N,), N above 0, and two arrays of probabilities (N, {classes}). "
             f"Received: labels {labels.shape}, first {first.shape}, second {second.shape}"
         )
+    if comparisons < 1:
+        raise ValueError(f"Expected comparisons to be at least 1. Received: {comparisons}")
     named = first.argmax(axis=1), second.argmax(axis=1)
-    joint = np.zeros((classes, classes, classes))  # true, by the first, by the second
-    np.add.at(joint, (labels, *named), 1)
-    measured = _differences(joint.sum(axis=2), joint.sum(axis=1))
-    if np.array_equal(*named):
-        resampled = {name: np.zeros((resamples, *np.shape(v))) for name, v in measured.items()}
-    else:
-        kinds = _right_or_wrong(classes)
-        extra = EXTRA * kinds[:, :, None] * kinds[:, None, :]
-        resampled = _differences(*_pairs_redrawn(joint, extra, resamples))
-    tested = {
-        name: _difference(value, resampled[name])
-        for name, value in measured.items()
-        if name != "recall"
-    }
+    cells = np.ravel_multi_index((labels, *named), (classes,) * 3)
+    joint = np.bincount(cells, minlength=classes**3).reshape((classes,) * 3)
+    found = _differences(joint, comparisons)
     losses = log_losses(first, labels) - log_losses(second, labels)
-    right = named[0] == labels, named[1] == labels
+    tested = dict(zip(SCORES, found, strict=False))
     return Comparison(
-        differences=tested | {"log_loss": _mean_difference(losses, labels)},
+        differences=tested | {"log_loss": _mean_difference(losses, labels, comparisons)},
         recall=tuple(
-            None if np.isnan(value) else _difference(value, draws)
-            for value, draws in zip(measured["recall"], resampled["recall"].T, strict=True)
+            difference if images else None
+            for difference, images in zip(found[len(SCORES) :], joint.sum(axis=(1, 2)), strict=True)
         ),
-        mcnemar=mcnemar(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())),
     )
 
 
-def mcnemar(first_only: int, second_only: int) -> Disagreement:
-    """McNemar's exact test of the images that just one of two models names rightly."""
-    images = first_only + second_only
-    p = float(stats.binomtest(first_only, images).pvalue) if images else 1.0
-    return Disagreement(first_only=first_only, second_only=second_only, p=p)
+def superiority(
+    labels: np.ndarray,
+    candidate: np.ndarray,
+    champion: np.ndarray,
+    *,
+    classes: int,
+    metric: str,
+    candidates: int,
+) -> Difference:
+    """Whether a candidate is better than the champion, when several candidates were looked at.
 
+    Args:
+        labels: int, (N,), 0 to classes-1.
+        candidate: probabilities, (N, classes), in the order of `labels`.
+        champion: the same of the champion.
+        classes: how many there are.
+        metric: accuracy, balanced_accuracy, macro_f1, weighted_f1 or log_loss.
+        candidates: how many were looked at to find this one; interval and p are corrected for it.
 
-def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """p values corrected for being several, by Holm's step-down method, in the order given.
-
-    Below 0.05 after that, no more than 5 % of such families hold any false alarm.
+    Returns:
+        The candidate's score less the champion's. It is better where the interval lies above 0
+        (log_loss: below).
 
     Raises:
-        ValueError: one is not between 0 and 1.
+        ValueError: the metric is none of these, or see `compare`.
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"Expected p values between 0 and 1. Received: {p_values}")
-    order = np.argsort(p)
-    stepped = p[order] * np.arange(len(p), 0, -1)
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
-    return corrected
+    if metric not in (*SCORES, "log_loss"):
+        raise ValueError(
+            f"Expected metric to be one of {', '.join((*SCORES, 'log_loss'))}. Received: {metric}"
+        )
+    found = compare(labels, candidate, champion, classes=classes, comparisons=candidates)
+    return found.differences[metric]
 
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -225,22 +223,79 @@ def _redrawn(counts: np.ndarray, extra: np.ndarray, resamples: int) -> np.ndarra
     )
 
 
-def _pairs_redrawn(
-    joint: np.ndarray, extra: np.ndarray, resamples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Confusion matrices (resamples, C, C) of both models, from joint counts (C, C, C)."""
+def _differences(joint: np.ndarray, comparisons: int) -> list[Difference]:
+    """Of each of `SCORES`, then of each class's recall, from counts (true, first, second)."""
     C = len(joint)
-    drawn = _redrawn(joint.reshape(C, -1), extra.reshape(C, -1), resamples)
-    pairs = drawn.reshape(resamples, C, C, C)
-    return pairs.sum(axis=3), pairs.sum(axis=2)
+    first, second = joint.sum(axis=2), joint.sum(axis=1)
+    values = _values(first) - _values(second)  # (S,)
+    present = int(np.count_nonzero(first.any(axis=1)))
+    several = [comparisons] * len(SCORES) + [comparisons * present] * C
+    if not (joint * ~np.eye(C, dtype=bool)).any():  # both name the same class of every image
+        return [Difference(value=0.0, low=0.0, high=0.0, p=1.0)] * len(values)
+    kinds = _right_or_wrong(C)
+    shares = joint + EXTRA * kinds[:, :, None] * kinds[:, None, :]
+    shares = shares / shares.sum(axis=(1, 2), keepdims=True)  # (C, C, C)
+    images = first.sum(axis=1)  # (C,)
+
+    # By how much an image of a class, named so by the first and so by the second, moves the
+    # difference, (S, C, C, C): where it is, and half-way between the models, where it would be 0.
+    here = _slopes(first)[..., :, None] - _slopes(second)[..., None, :]
+    between = _slopes((first + second) / 2)
+    between = between[..., :, None] - between[..., None, :]
+    centre = (shares * here).sum(axis=(2, 3))  # (S, C)
+    spread = (images * ((shares * here**2).sum(axis=(2, 3)) - centre**2)).sum(axis=1)
+    without = (images * (shares * between**2).sum(axis=(2, 3))).sum(axis=1)
+    return [
+        _score_test(float(value), max(float(own), 0.0), float(none), n)
+        for value, own, none, n in zip(values, spread, without, several, strict=True)
+    ]
 
 
-def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores (…) and recall (…, C) of the first (…, C, C) less those of the second."""
-    one, other = scores_of(first), scores_of(second)
-    return {name: one[name] - other[name] for name in one} | {
-        "recall": recall_of(first) - recall_of(second)
-    }
+def _values(confusion: np.ndarray) -> np.ndarray:
+    """`SCORES`, then the recall of each class (0 without images), of a confusion matrix, (S,)."""
+    scores = scores_of(confusion)
+    return np.array([*(scores[name] for name in SCORES), *np.nan_to_num(recall_of(confusion))])
+
+
+def _slopes(confusion: np.ndarray) -> np.ndarray:
+    """Of `_values`, (S, C, C): what one more image of a class (row) named so (column) adds.
+
+    Images by class are fixed, so a slope means something beside others of its row alone.
+    """
+    C = len(confusion)
+    itself = np.eye(C)
+    right, support, named = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    present = support > 0
+    both = np.where(present, support + named, 1)
+    f1 = present * (2 * itself / both - 2 * right / both**2)
+    recall = itself / np.where(present, support, 1)
+    images, classes = support.sum(), present.sum()
+    return np.stack(
+        [
+            itself / images,
+            f1 / classes,
+            f1 * support / images,
+            recall / classes,
+            *(recall * itself[:, [c]] for c in range(C)),
+        ]
+    )
+
+
+def _score_test(value: float, spread: float, without: float, comparisons: int) -> Difference:
+    """A difference with its variance, and the variance that it would have if there were none."""
+    without = max(without, spread)
+    z = abs(value) / math.sqrt(without) if without else 0.0  # a single class: always right
+    bound = -float(special.ndtri(TAILS[0] / comparisons))
+    variance = without
+    if z > bound:
+        variance = spread / (1 - (bound / value) ** 2 * (without - spread))
+    half = bound * math.sqrt(variance)
+    return Difference(
+        value=value,
+        low=max(value - half, -1.0),
+        high=min(value + half, 1.0),
+        p=min(1.0, comparisons * 2 * float(special.ndtr(-z))),
+    )
 
 
 def _interval(value: float, resampled: np.ndarray) -> Interval:
@@ -248,26 +303,15 @@ def _interval(value: float, resampled: np.ndarray) -> Interval:
     return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
-def _difference(value: float | np.ndarray, resampled: np.ndarray) -> Difference:
-    interval = _interval(float(value), resampled)
-    tiny = 1e-12  # sums of the same shares in another order
-    beyond = min((resampled <= tiny).sum(), (resampled >= -tiny).sum())
-    p = min(1.0, float(2 * (1 + beyond) / (1 + len(resampled))))
-    return Difference(value=interval.value, low=interval.low, high=interval.high, p=p)
-
-
-def _mean_difference(values: np.ndarray, labels: np.ndarray) -> Difference:
+def _mean_difference(values: np.ndarray, labels: np.ndarray, comparisons: int) -> Difference:
     if not values.any():
         return Difference(value=0.0, low=0.0, high=0.0, p=1.0)
-    interval = mean_interval(values, labels)
-    _, error, freedom = _mean_by_class(values, labels)
+    mean, error, freedom = _mean_by_class(values, labels)
     if not freedom:
-        p = 1.0
-    elif not error:
-        p = 0.0
-    else:
-        p = float(2 * stats.t.sf(abs(interval.value) / error, freedom))
-    return Difference(value=interval.value, low=interval.low, high=interval.high, p=p)
+        return Difference(value=mean, low=-np.inf, high=np.inf, p=1.0)
+    half = float(stats.t.isf(TAILS[0] / comparisons, freedom)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error else 0.0
+    return Difference(value=mean, low=mean - half, high=mean + half, p=min(1.0, comparisons * p))
 
 
 def _mean_by_class(values: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:

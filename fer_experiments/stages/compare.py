@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import mean, stdev
 
 from matplotlib.figure import Figure
@@ -14,6 +13,7 @@ from fer_experiments import console
 from fer_experiments.data.prepared import by_fingerprint
 from fer_experiments.evaluation import comparison, figures, galleries, html
 from fer_experiments.evaluation.comparison import Pair
+from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.stages import common
 from fer_experiments.stages.evaluations import Evaluation, Found, evaluations
 from fer_experiments.tracking.opening import open_run
@@ -26,13 +26,14 @@ HEADER = (
     "parameters", "training s", "images/s", "MB",
 )  # fmt: skip
 PAIR_HEADER = (
-    "first", "second", "macro-F1 difference", "low", "high", "p (Holm)",
-    "accuracy difference", "low", "high", "McNemar p (Holm)",
+    "first", "second", "images", "macro-F1 difference", "low", "high", "p",
+    "accuracy difference", "accuracy low", "accuracy high", "accuracy p",
 )  # fmt: skip
 FOOTNOTE = (
     "Intervals are 95 %. A star marks scores on val of a model whose epoch (or temperature) was "
     "picked on val: they flatter; test does not. Clean: without images that also stand in train. "
-    "Differences are paired over the same images, their p corrected for the number of pairs (Holm)."
+    "Differences are paired over the same images; their intervals and p hold for all pairs at once "
+    "(Bonferroni)."
 )
 # Verdicts that the terminal and the note show; the tables hold all.
 _MOST_VERDICTS = 6
@@ -196,14 +197,14 @@ def _pooled_section(rows: list[list[str]]) -> list[html.Section]:
 
 
 def _pair_row(pair: Pair) -> list[str]:
-    return [
-        pair.first,
-        pair.second,
-        *(f"{v:+.4f}" for v in (pair.macro_f1.value, pair.macro_f1.low, pair.macro_f1.high)),
-        f"{pair.p_macro_f1:.4f}",
-        *(f"{v:+.4f}" for v in (pair.accuracy.value, pair.accuracy.low, pair.accuracy.high)),
-        f"{pair.p_accuracy:.4g}",
-    ]
+    cells = [pair.first, pair.second, str(pair.images)]
+    for d, form in ((pair.macro_f1, ".4f"), (pair.accuracy, ".4g")):
+        cells += ["–"] * 4 if d is None else [*_signed(d), f"{d.p:{form}}"]
+    return cells
+
+
+def _signed(difference: Difference) -> list[str]:
+    return [f"{v:+.4f}" for v in (difference.value, difference.low, difference.high)]
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -252,16 +253,14 @@ def _draw(
         "scores": figures.headline_scores(reports, title=f"{split}: accuracy and macro-F1"),
         "per_class_f1": figures.per_class_f1(reports, title=f"{split}: F1 of each class"),
     }
-    if paired:
-        rows = {
-            f"{p.first} − {p.second}": replace(p.macro_f1, p=p.p_macro_f1)
-            for p in paired[:_MOST_ROWS]
-        }
+    rows = {f"{p.first} − {p.second}": p.macro_f1 for p in paired if p.macro_f1 is not None}
+    if rows:
+        rows = dict(list(rows.items())[:_MOST_ROWS])
         title = f"{split}: paired differences"
         drawn["differences"] = figures.differences(rows, score="macro-F1", title=title)
-        disagreement = _disagreement(ranked, paired[0], split)
-        if disagreement is not None:
-            drawn["disagreement"] = disagreement
+    disagreement = _disagreement(ranked, paired[0], split) if paired else None
+    if disagreement is not None:
+        drawn["disagreement"] = disagreement
     curves = {e.label: h for e in ranked if (h := histories(e.tags["source_run_id"]))}
     if curves:
         drawn["learning_curves"] = figures.learning_curves_overlaid(
