@@ -16,8 +16,10 @@ from fer_experiments.config import DataConfig
 from fer_experiments.data.images import (
     FER_CLASSES,
     LabelledImages,
+    PixelRule,
+    pixel_hashes,
     refuse_bad,
-    resize,
+    to_pixels,
 )
 from fer_experiments.data.parallel import in_order
 from fer_experiments.errors import DataError, first_line, shown
@@ -55,7 +57,7 @@ class CsvSource:
         """Not known without reading the file."""
         return
 
-    def read(self, config: DataConfig) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
         """Parses every row.
 
         Raises:
@@ -75,17 +77,20 @@ class CsvSource:
             raise DataError(f"Expected rows below the header of {self.path}. Found: none")
         size = config.image_size
         images = np.empty((len(rows), size, size), dtype=np.uint8)
+        hashes = pixel_hashes([pixels for _, _, pixels in rows])
         resized = 0
         for i, (_, _, pixels) in enumerate(rows):
             resized += pixels.shape != (size, size)
-            images[i] = resize(pixels, size)
+            images[i] = to_pixels(pixels, size=size, crop=rule.crop)
         return LabelledImages(
             name="fer2013",
             images=images,
+            hashes=hashes,
             labels=np.array([FER_CLASSES.index(CSV_EMOTIONS[e]) for e, _, _ in rows]),
             ids=[f"{usage}_{i:08d}" for i, (_, usage, _) in enumerate(rows)],
             parts=np.array([CSV_USAGES[usage] for _, usage, _ in rows]),
             class_names=FER_CLASSES,
+            rule=PixelRule(crop=rule.crop),
             bad=tuple(bad),
             resized=resized,
         )

@@ -1,14 +1,18 @@
 """The prepared dataset: decoded, split and audited once, then opened memory-mapped by every stage.
 
-<data home>/<name>-<fingerprint>/   images.npy labels.npy splits.npy ids.npy manifest.json
-<data home>/sources/<source key>    the folder that holds what this request came to
+<data home>/<name>-<fingerprint>/   images, labels, splits, ids, hashes (.npy) and manifest.json
+<data home>/sources/<source key>    the folder that holds what this request came to, and the request
+
+Requests that come to the same pixels, labels and splits share a folder, whose manifest tells of the
+first of them. Folders of format 1, of versions up to 1.0, have no hashes, and images in them that
+were not square are squashed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +22,26 @@ import numpy as np
 from fer_experiments import __version__
 from fer_experiments.config import DataConfig
 from fer_experiments.data.audit import audit
-from fer_experiments.data.images import LabelledImages
+from fer_experiments.data.images import (
+    CENTRAL_SQUARE,
+    SQUASH,
+    LabelledImages,
+    PixelRule,
+    pixel_hashes,
+)
 from fer_experiments.data.sources import Source, open_source
 from fer_experiments.data.splits import SPLITS, assign, without_leaks
 from fer_experiments.data.storage import data_home, open_array, write_folder, write_text
 from fer_experiments.errors import DataError
 
-# Raised when prepared folders of older versions can no longer be read.
-FORMAT = 1
+# Raised when prepared folders get another content.
+FORMAT = 2
+# Of the key of a request: data that older versions prepared are found as long as it stays.
+_KEY_FORMAT = 1
 # What dataset cards tell.
 _DESCRIBED = {"split", "source", "audit", "skipped", "colour_converted", "resized"}
+# What the content decides, and not the request that came to it.
+_CONTENT = {"format", "name", "fingerprint", "class_names", "image_size", "counts"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,25 @@ class PreparedDataset:
         return int(self.manifest["image_size"])
 
     @property
+    def crop(self) -> str:
+        """What became of images that were not square: "central_square" or "squash"."""
+        older = SQUASH if self.manifest["resized"] else CENTRAL_SQUARE
+        return str(self.manifest.get("crop", older))
+
+    @property
+    def white(self) -> dict[str, float]:
+        """By kind of number, the value that is white in files of more than 8 bits."""
+        return dict(self.manifest.get("white", {}))
+
+    def suits(self, rule: PixelRule) -> bool:
+        """Whether the images became pixels as this rule says."""
+        not_square = self.manifest.get("not_square", self.manifest["resized"])
+        whites = self.white
+        return (rule.crop == self.crop or not not_square) and all(
+            whites.get(kind, white) == white for kind, white in rule.white.items()
+        )
+
+    @property
     def counts(self) -> dict[str, list[int]]:
         """Images per class, by split."""
         return dict(self.manifest["counts"])
@@ -82,6 +115,17 @@ class PreparedDataset:
         return open_array(self.folder / "ids.npy")
 
     @cached_property
+    def hashes(self) -> np.ndarray | None:
+        """(N, 16) uint8, `pixel_hash` of each image as it was before it was cropped and resized.
+
+        None in folders of format 1 whose images were changed: prepare them again.
+        """
+        if self.manifest["format"] > 1:
+            return open_array(self.folder / "hashes.npy")
+        changed = self.manifest["resized"] or self.manifest["colour_converted"]
+        return None if changed else pixel_hashes(self.images)
+
+    @cached_property
     def splits(self) -> np.ndarray:
         """(N,) "train", "val" or "test"."""
         return np.repeat(SPLITS, [self.size(split) for split in SPLITS])
@@ -97,22 +141,27 @@ class PreparedDataset:
         return self.images[part], self.labels[part]
 
 
-def prepare(config: DataConfig) -> PreparedDataset:
+def prepare(config: DataConfig, rule: PixelRule | None = None) -> PreparedDataset:
     """Finds the prepared dataset that the configuration asks for, or makes it.
+
+    Args:
+        config: which images, and how they are split.
+        rule: how they become pixels, for a model that knows; None: as is best for the data.
 
     Raises:
         UsageError: `dataset` names nothing that can be read.
         DataError: the images do not allow what was asked, or the disk is full.
     """
+    rule = rule or PixelRule()
     source = _source(config)
     identity = source.identity()
-    key = _source_key(identity, config)
-    return find(key) or write(source.read(config), config, identity, key)
+    key = _source_key(identity, config, rule)
+    return find(key) or write(source.read(config, rule), config, identity, key)
 
 
 def lookup(config: DataConfig) -> PreparedDataset | None:
     """The prepared dataset, if it has been made already."""
-    return find(_source_key(_source(config).identity(), config))
+    return find(_source_key(_source(config).identity(), config, PixelRule()))
 
 
 def image_count(config: DataConfig) -> int | None:
@@ -121,13 +170,28 @@ def image_count(config: DataConfig) -> int | None:
 
 
 def find(key: str) -> PreparedDataset | None:
-    """What an earlier request with this source key came to."""
-    pointer = data_home() / "sources" / key
+    """What an earlier request with this source key came to, told as that request asked for it."""
     try:
-        prepared = open_prepared(data_home() / pointer.read_text(encoding="utf-8").strip())
-    except (OSError, ValueError, DataError):
+        prepared = _pointed_to(data_home() / "sources" / key)
+    except (OSError, ValueError, LookupError, TypeError, DataError):
         return None
+    manifest = prepared.manifest
+    altered = manifest["skipped"] or manifest["colour_converted"] or manifest["resized"]
+    if manifest["format"] == 1 and altered:
+        return None  # what older versions altered may come out otherwise now
     return prepared if is_intact(prepared) else None
+
+
+def _pointed_to(pointer: Path) -> PreparedDataset:
+    text = pointer.read_text(encoding="utf-8")
+    if not text.startswith("{"):  # up to version 1.0 the folder's name was all
+        return open_prepared(data_home() / text.strip())
+    told = json.loads(text)
+    request = dict(told["request"])
+    if not request.keys() >= _DESCRIBED:
+        raise ValueError("half a request")
+    prepared = open_prepared(data_home() / told["folder"])
+    return replace(prepared, manifest=prepared.manifest | request)
 
 
 def by_fingerprint(fingerprint: str) -> PreparedDataset | None:
@@ -163,7 +227,7 @@ def open_prepared(folder: Path) -> PreparedDataset:
         size = prepared.image_size
         total = sum(prepared.size(split) for split in SPLITS)
         whole = (
-            manifest["format"] == FORMAT
+            manifest["format"] in (1, FORMAT)
             and manifest.keys() >= _DESCRIBED
             and prepared.images.shape == (total, size, size)
             and prepared.images.dtype == np.uint8
@@ -171,6 +235,7 @@ def open_prepared(folder: Path) -> PreparedDataset:
             and prepared.labels.dtype == np.int64
             and prepared.ids.shape == (total,)
             and prepared.ids.dtype.kind == "U"
+            and (manifest["format"] == 1 or _are_hashes(prepared.hashes, total))
             and np.isin(prepared.labels, np.arange(len(prepared.class_names))).all()
             and prepared.counts == _counts(prepared.labels, prepared.splits, prepared.class_names)
         )
@@ -191,7 +256,10 @@ def open_prepared(folder: Path) -> PreparedDataset:
 def write(
     data: LabelledImages, config: DataConfig, identity: dict[str, Any], key: str
 ) -> PreparedDataset:
-    """Splits, audits and writes; the folder appears under its name only when it is whole."""
+    """Splits, audits and writes; the folder appears under its name only when it is whole.
+
+    One of the same content that is there stays, unless it is of an older format.
+    """
     assigned = assign(data, config)
     splits = without_leaks(assigned, data.images) if config.leaks == "drop" else assigned
     dropped = int((splits != assigned).sum())
@@ -216,6 +284,10 @@ def write(
         "skipped": list(data.bad),
         "colour_converted": data.colour_converted,
         "resized": data.resized,
+        "not_square": data.not_square,
+        # Where all are square either rule gives these pixels, and later requests share the folder.
+        "crop": data.rule.crop if data.not_square else CENTRAL_SQUARE,
+        "white": dict(data.rule.white),
         "package_version": __version__,
     }
     arrays = {
@@ -223,18 +295,27 @@ def write(
         "labels": labels.astype(np.int64),
         "splits": splits.astype("U5"),
         "ids": np.array([data.ids[i] for i in order]),
+        "hashes": data.hashes[order],
     }
     folder = data_home() / f"{data.name}-{fingerprint[:16]}"
     write_folder(folder, arrays, manifest, is_whole=_is_whole)
-    write_text(data_home() / "sources" / key, folder.name)
-    return open_prepared(folder)
+    request = {name: value for name, value in manifest.items() if name not in _CONTENT}
+    pointer = data_home() / "sources" / key
+    write_text(pointer, json.dumps({"folder": folder.name, "request": request}))
+    return _pointed_to(pointer)
 
 
 def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds what would be written now, so that it may stay."""
     try:
-        return is_intact(open_prepared(folder))
+        prepared = open_prepared(folder)
     except DataError:
         return False
+    return prepared.manifest["format"] == FORMAT and is_intact(prepared)
+
+
+def _are_hashes(hashes: np.ndarray | None, count: int) -> bool:
+    return hashes is not None and hashes.shape == (count, 16) and hashes.dtype == np.uint8
 
 
 def _source(config: DataConfig) -> Source:
@@ -243,9 +324,9 @@ def _source(config: DataConfig) -> Source:
     )
 
 
-def _source_key(identity: dict[str, Any], config: DataConfig) -> str:
+def _source_key(identity: dict[str, Any], config: DataConfig, rule: PixelRule) -> str:
     asked = {
-        "format": FORMAT,
+        "format": _KEY_FORMAT,
         "source": identity,
         "split": config.split,
         "val_fraction": config.val_fraction,
@@ -255,6 +336,8 @@ def _source_key(identity: dict[str, Any], config: DataConfig) -> str:
         "leaks": config.leaks,
         "on_bad_image": config.on_bad_image,
     }
+    if rule != PixelRule():
+        asked["rule"] = asdict(rule)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

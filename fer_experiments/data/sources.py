@@ -17,7 +17,7 @@ from fer_experiments.config import DataConfig
 from fer_experiments.data import synthetic
 from fer_experiments.data.challenge_csv import CsvSource
 from fer_experiments.data.files import is_file, is_folder, located
-from fer_experiments.data.images import LabelledImages
+from fer_experiments.data.images import LabelledImages, PixelRule, pixel_hashes
 from fer_experiments.data.tree import FolderFiles, TreeSource, ZipFiles
 from fer_experiments.errors import DataError, UsageError, first_line, shown
 from fer_experiments.secrets import redact
@@ -36,8 +36,8 @@ class Source(Protocol):
     def count(self) -> int | None:
         """How many images there are, if that can be told without decoding."""
 
-    def read(self, config: DataConfig) -> LabelledImages:
-        """Every image, decoded."""
+    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
+        """Every image, decoded; `rule` says how its values become pixels."""
 
 
 def open_source(dataset: str, *, synthetic_count: int, data_seed: int) -> Source:
@@ -87,7 +87,7 @@ class SyntheticSource:
         """As many as asked for."""
         return self.size
 
-    def read(self, config: DataConfig) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
         """Draws them."""
         images, labels, ids = synthetic.draw_faces(
             count=self.size, seed=self.data_seed, image_size=config.image_size
@@ -95,10 +95,12 @@ class SyntheticSource:
         return LabelledImages(
             name="synthetic",
             images=images,
+            hashes=pixel_hashes(images),
             labels=labels,
             ids=ids,
             parts=np.array([i.split("/")[0] for i in ids]),
             class_names=tuple(synthetic.CLASS_NAMES),
+            rule=PixelRule(crop=rule.crop),
         )
 
 
@@ -113,13 +115,13 @@ class KaggleSource:
         """As published."""
         return 35_887
 
-    def read(self, config: DataConfig) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
         """Downloads if needed, then reads the folder.
 
         Raises:
             DataError: Kaggle cannot be reached.
         """
-        return TreeSource(FolderFiles(self._download())).read(config)
+        return TreeSource(FolderFiles(self._download())).read(config, rule)
 
     @staticmethod
     def _download() -> Path:

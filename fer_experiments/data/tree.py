@@ -7,19 +7,19 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from fer_experiments.config import DataConfig, is_text
+from fer_experiments.data.decoding import decode_files
 from fer_experiments.data.files import LARGEST_FILE, Unreadable, as_text, is_junk, read_file
-from fer_experiments.data.images import FER_CLASSES, LabelledImages, decode, refuse_bad
-from fer_experiments.data.parallel import in_order
-from fer_experiments.errors import DataError, escaped, first_line, shown
+from fer_experiments.data.images import FER_CLASSES, LabelledImages, PixelRule
+from fer_experiments.errors import DataError, first_line, shown
 
 _OFFICIAL_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
 # What is not for training was held out, whatever it is called.
@@ -28,11 +28,6 @@ _PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
 )
 # A class's name is part of the names of its scores, of which MLflow stores 250 characters.
 _LONGEST_CLASS = 100
-# Files that a process decodes at a time.
-_CHUNK = 1024
-# Other processes help when they save at least the time of so many files, because starting them
-# costs 2 seconds: on 2 cores 32,298 files took 136 µs each with them and 138 µs without.
-_WORTH_HELPERS = 16 * _CHUNK
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class FolderFiles:
     path: Path
 
     def listing(self) -> list[tuple[str, Any]]:
-        """Path and (size, time of change) of every file, three folders deep at most."""
+        """Path and (size, times of change) of every file, three folders deep at most."""
         return sorted(self._walk(self.path, "", above=()))
 
     def _walk(
@@ -89,7 +84,9 @@ class FolderFiles:
             else:
                 try:
                     stat = entry.stat()
-                    yield f"{prefix}{entry.name}", (stat.st_size, stat.st_mtime_ns)
+                    # The second time changes with the content even where the first is set back.
+                    mark = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+                    yield f"{prefix}{entry.name}", mark
                 except OSError:  # a dangling link: reading it will say so
                     yield f"{prefix}{entry.name}", (0, 0)
 
@@ -170,7 +167,7 @@ class TreeSource:
         """Files in class folders."""
         return len(self._members())
 
-    def read(self, config: DataConfig) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
         """Decodes every file in every class folder.
 
         Raises:
@@ -179,7 +176,7 @@ class TreeSource:
         """
         members = self._members()
         class_names = _class_names(members, self.files.path)
-        decoded = _decode_all(members, self.files, config)
+        decoded = decode_files([member.path for member in members], self.files, config, rule)
         kept = [members[i] for i in decoded.kept]
         lost = set(class_names) - {f.label for f in kept if f.part == "train"}
         if lost:
@@ -194,13 +191,16 @@ class TreeSource:
         return LabelledImages(
             name="fer2013" if official else _slug(self.files.path),
             images=decoded.images,
+            hashes=decoded.hashes,
             labels=np.array([index[f.label] for f in kept], dtype=np.int64),
             ids=[as_text(f.path) for f in kept],
             parts=np.array([f.part for f in kept]),
             class_names=class_names,
+            rule=decoded.rule,
             bad=decoded.bad,
             colour_converted=decoded.colour_converted,
             resized=decoded.resized,
+            not_square=decoded.not_square,
         )
 
     def _members(self) -> list[_File]:
@@ -219,73 +219,6 @@ class TreeSource:
                 f"{self.files.path}. Found: {len(paths)} files, none in a class folder"
             )
         return found
-
-
-@dataclass(frozen=True)
-class _DecodedFiles:
-    images: np.ndarray
-    kept: list[int]
-    bad: tuple[str, ...]
-    colour_converted: int
-    resized: int
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """What decoding some files came to, each list in their order."""
-
-    images: np.ndarray  # (N, H, W) uint8, zeros where a file is bad
-    reasons: list[str | None]  # why a file is bad
-    colour: list[bool]
-    resized: list[bool]
-
-
-def _decode_all(members: Sequence[_File], files: _Files, config: DataConfig) -> _DecodedFiles:
-    """Decodes with all cores, in order."""
-    size = config.image_size
-    paths = [member.path for member in members]
-    images = np.empty((len(members), size, size), dtype=np.uint8)
-    reasons: list[str | None] = []
-    colour = resized = 0
-    tasks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
-    helpers = len(paths) * (1 - 1 / (os.cpu_count() or 1)) >= _WORTH_HELPERS
-    for chunk in in_order(partial(_decoder, files, size), tasks, helpers=helpers):
-        images[len(reasons) : len(reasons) + len(chunk.reasons)] = chunk.images
-        reasons += chunk.reasons
-        colour, resized = colour + sum(chunk.colour), resized + sum(chunk.resized)
-    bad = tuple(reason for reason in reasons if reason)
-    refuse_bad(bad, len(members), config, str(files.path))
-    kept = [i for i, reason in enumerate(reasons) if reason is None]
-    return _DecodedFiles(
-        images=images if len(kept) == len(members) else images[kept],
-        kept=kept,
-        bad=bad,
-        colour_converted=colour,
-        resized=resized,
-    )
-
-
-def _decoder(files: _Files, size: int) -> Callable[[Sequence[str]], _Chunk]:
-    """A process opens an archive once for all its tasks."""
-    return partial(_decode_some, files.open(), size)
-
-
-def _decode_some(read: Callable[[str], bytes], size: int, paths: Sequence[str]) -> _Chunk:
-    images = np.zeros((len(paths), size, size), dtype=np.uint8)
-    chunk = _Chunk(images, [], [], [])
-    for i, path in enumerate(paths):
-        try:
-            decoded = decode(read(path), image_size=size)
-        except Unreadable as error:
-            reason: str | None = f"{escaped(as_text(path))}: {error}"
-            colour = resized = False
-        else:
-            reason, images[i] = None, decoded.pixels
-            colour, resized = decoded.colour_converted, decoded.resized_from is not None
-        chunk.reasons.append(reason)
-        chunk.colour.append(colour)
-        chunk.resized.append(resized)
-    return chunk
 
 
 def _class_names(members: Iterable[_File], where: Path) -> tuple[str, ...]:

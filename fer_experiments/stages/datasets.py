@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fer_experiments.config import DataConfig
+from fer_experiments.data.images import SQUASH, PixelRule
 from fer_experiments.data.prepared import PreparedDataset, by_fingerprint, prepare
 from fer_experiments.errors import DataError
 
@@ -14,6 +15,8 @@ def dataset_of(config: DataConfig, fingerprint: str) -> PreparedDataset:
         DataError: the source no longer gives the same data.
     """
     prepared = by_fingerprint(fingerprint) or prepare(config)
+    if prepared.fingerprint != fingerprint and prepared.manifest["not_square"]:
+        prepared = prepare(config, PixelRule(crop=SQUASH))  # as up to version 1.0
     if prepared.fingerprint != fingerprint:
         raise DataError(
             f"Expected dataset={config.dataset} to give the data that the model was trained on "

@@ -97,7 +97,7 @@ def run(
         },
     ) as writer:
         prepared = (
-            prepare(config.data)
+            prepare(config.data, logged.rule)
             if data and fingerprint is None
             else dataset_of(config.data, fingerprint or logged.dataset_fingerprint)
         )
@@ -294,6 +294,17 @@ def _check_fit(logged: LoggedModel, prepared: PreparedDataset) -> None:
             f"Expected data of the model's image_size={logged.image_size}. "
             f"Received: {prepared.image_size}"
         )
+    if not prepared.suits(logged.rule):
+        raise DataError(
+            f"Expected images that became pixels as the model's did ({_rule(logged)}). "
+            f"Received: {_rule(prepared)}; pass their source as dataset"
+        )
+
+
+def _rule(made: LoggedModel | PreparedDataset) -> str:
+    """How images became pixels, in a few words."""
+    whites = ", ".join(f"white is {value:g}" for value in made.white.values())
+    return f"crop {made.crop}" + (f", {whites}" if whites else "")
 
 
 def _log_report(writer: Writer, judged: Report, *, title: str) -> None:

@@ -18,7 +18,7 @@ from fer_experiments.data.files import (
     located,
     read_file,
 )
-from fer_experiments.data.images import decode, resize
+from fer_experiments.data.images import BYTE, Decoded, decode, to_pixels, white_of
 from fer_experiments.errors import DataError, UsageError, shown
 from fer_experiments.secrets import redact
 from fer_experiments.stages.selection import predictor
@@ -62,12 +62,13 @@ def run(
     for file in files:
         name = as_text(str(file))
         try:
-            grey = decode(read_file(file), image_size=None).pixels
+            decoded = decode(read_file(file))
+            grey, white = decoded.grey, _white(decoded, logged)
         except Unreadable as error:
             bad.append(f"{shown(name, 200)}: {error}")
             continue
         larger += min(grey.shape) > 2 * logged.image_size
-        pixels.append(resize(_central_square(grey), logged.image_size))
+        pixels.append(to_pixels(grey, size=logged.image_size, crop=logged.crop, white=white))
         good.append(name)
     if not good:
         raise DataError(f"None of {len(files)} files could be read ({'; '.join(bad[:3])})")
@@ -102,7 +103,18 @@ def _files(paths: Sequence[str]) -> list[Path]:
     return files
 
 
-def _central_square(grey: np.ndarray) -> np.ndarray:
-    side = min(grey.shape)
-    top, left = (grey.shape[0] - side) // 2, (grey.shape[1] - side) // 2
-    return grey[top : top + side, left : left + side]
+def _white(decoded: Decoded, logged: LoggedModel) -> float:
+    """The value that is white in a photo: as its file says, as for the model's images, as it looks.
+
+    Raises:
+        Unreadable: its brightest value does not fit.
+    """
+    highest = float(decoded.grey.max())
+    white = decoded.white or logged.white.get(decoded.kind) or white_of(decoded.kind, highest)
+    if white is None:
+        raise Unreadable(f"its brightest value, {highest:g}, does not tell what is white")
+    if decoded.kind != BYTE and highest > white:
+        raise Unreadable(
+            f"its values reach {highest:g}, and in the model's images {white:g} is white"
+        )
+    return white

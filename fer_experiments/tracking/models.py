@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from fer_experiments.config import Config
+from fer_experiments.data.images import SQUASH, PixelRule
 from fer_experiments.errors import FerError, RunError, TrackingError, first_line, shown
 from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MODEL_URI_TAG
@@ -36,6 +38,13 @@ class LoggedModel:
     dataset_name: str
     dataset_fingerprint: str
     source_run_id: str
+    crop: str = SQUASH  # what becomes of images that are not square
+    white: Mapping[str, float] = field(default_factory=dict)  # by kind of number of the images
+
+    @property
+    def rule(self) -> PixelRule:
+        """How grey values become the pixels that it knows."""
+        return PixelRule(crop=self.crop, white=self.white)
 
     @property
     def model_id(self) -> str:
@@ -79,6 +88,8 @@ def describe(uri: str) -> LoggedModel:
             dataset_name=metadata["dataset_name"],
             dataset_fingerprint=metadata["dataset_fingerprint"],
             source_run_id=metadata["source_run_id"],
+            crop=str(metadata.get("crop", SQUASH)),  # as all were up to version 1.0
+            white={str(k): float(v) for k, v in metadata.get("white", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(

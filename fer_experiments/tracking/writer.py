@@ -147,6 +147,8 @@ class Writer:
             metadata={
                 "class_names": list(prepared.class_names),
                 "image_size": prepared.image_size,
+                "crop": prepared.crop,
+                "white": prepared.white,
                 "config": _redacted(config.flat()),
                 "dataset_name": prepared.name,
                 "dataset_fingerprint": prepared.fingerprint,

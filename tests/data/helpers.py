@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fer_experiments.config import DataConfig
-from fer_experiments.data.images import FER_CLASSES, LabelledImages
+from fer_experiments.data.images import FER_CLASSES, LabelledImages, PixelRule, pixel_hashes
 from fer_experiments.data.sources import open_source
 
 # The challenge's own order of the emotions, written out so that the package's is checked.
@@ -80,13 +80,13 @@ def write_csv(
     return path
 
 
-def read(path: Path | str, **options: object) -> LabelledImages:
+def read(path: Path | str, rule: PixelRule | None = None, **options: object) -> LabelledImages:
     """What the source at `path` holds."""
     config = DataConfig(dataset=str(path), **options)
     source = open_source(
         config.dataset, synthetic_count=config.synthetic_count, data_seed=config.data_seed
     )
-    return source.read(config)
+    return source.read(config, rule or PixelRule())
 
 
 def content(data: LabelledImages) -> list[tuple[str, str, bytes]]:
@@ -114,6 +114,7 @@ def labelled(
     return LabelledImages(
         name="faces",
         images=images,
+        hashes=pixel_hashes(images),
         labels=labels,
         ids=list(ids) if ids else [f"{i:05d}.png" for i in range(len(labels))],
         parts=np.array(list(parts) if parts else ["train"] * len(labels)),

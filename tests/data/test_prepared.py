@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ import pytest
 
 from fer_experiments.config import DataConfig
 from fer_experiments.data import prepared, storage
-from fer_experiments.data.images import FER_CLASSES
+from fer_experiments.data.images import FER_CLASSES, PixelRule, pixel_hash, pixel_hashes
 from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import DataError, UsageError
 
-from .helpers import csv_rows, pictures, says, write_csv, write_folder, write_zip
+from .helpers import csv_rows, encode, noise, pictures, says, write_csv, write_folder, write_zip
 
 FILES = pictures()
 
@@ -124,14 +125,32 @@ def test_synthetic_faces():
 def test_the_second_call_reads_no_image(faces):
     first = prepare(config(faces))
     written = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    for file in faces.rglob("*.png"):
-        before = file.stat()
-        file.write_bytes(b"x" * before.st_size)
-        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    opened = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
     second = prepare(config(faces))
+    read = [path for path in opened if path.startswith(str(faces))]
+    assert opened
+    assert not read
     assert second.folder == first.folder
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == written
     np.testing.assert_array_equal(second.images, first.images)
+
+
+def test_other_content_of_the_same_size_and_time_is_noticed(faces):
+    first = prepare(config(faces))
+    file = next(faces.rglob("*.png"))
+    before, content = file.stat(), file.read_bytes()
+    other = write_folder(faces.parent / "other", {"1.png": 255 - FILES[id_of(file, faces)]})
+    changed = (other / "1.png").read_bytes().ljust(len(content), b"\0")[: len(content)]
+    file.write_bytes(changed)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert prepare(config(faces)).fingerprint != first.fingerprint
+
+
+def id_of(file, root):
+    return file.relative_to(root).as_posix()
 
 
 def test_a_changed_source_is_read_again(faces):
@@ -231,13 +250,183 @@ def test_two_preparations_agree_byte_for_byte(split, faces, tmp_path, monkeypatc
         assert data.folder.parent == tmp_path / home
         found.append(bytes_of(data.folder))
     assert found[0] == found[1]
-    assert set(found[0]) == {"images.npy", "labels.npy", "splits.npy", "ids.npy", "manifest.json"}
+    arrays = {f"{name}.npy" for name in ("images", "labels", "splits", "ids", "hashes")}
+    assert set(found[0]) == arrays | {"manifest.json"}
 
 
 def test_the_csv_gives_the_same_counts_and_name(faces, tmp_path):
     table = write_csv(tmp_path / "fer2013.csv", csv_rows(FILES))
     folder, csv = prepare(config(faces)), prepare(config(table))
     assert (csv.name, csv.counts) == (folder.name, folder.counts)
+
+
+# One way to pixels
+
+
+def test_a_request_may_say_how_images_become_pixels(tmp_path, home):
+    faces = older_zip(tmp_path / "faces.zip", 16, 24)
+    square = prepare(config(faces, **OLDER))
+    squashed = prepare(config(faces, **OLDER), PixelRule(crop="squash"))
+    assert (square.crop, squashed.crop) == ("central_square", "squash")
+    assert square.manifest["not_square"] == squashed.manifest["not_square"] == 10
+    assert square.fingerprint != squashed.fingerprint
+    assert hash_by_id(square) == hash_by_id(squashed)
+    assert prepared.lookup(config(faces, **OLDER)).fingerprint == square.fingerprint
+    for data, other in ((square, squashed), (squashed, square)):
+        assert data.suits(PixelRule(crop=data.crop))
+        assert not data.suits(PixelRule(crop=other.crop))
+
+
+def hash_by_id(data):
+    return {name: row.tobytes() for name, row in zip(data.ids, data.hashes, strict=True)}
+
+
+def test_where_all_are_square_there_is_nothing_to_crop(tmp_path):
+    faces = older_zip(tmp_path / "faces.zip", 32, 32)
+    squashed = prepare(config(faces, **OLDER), PixelRule(crop="squash"))
+    assert squashed.crop == "central_square"
+    assert squashed.folder == prepare(config(faces, **OLDER)).folder
+    assert squashed.suits(PixelRule(crop="squash"))
+
+
+def test_white_is_told_and_kept(tmp_path):
+    wide = {
+        f"{name}/{n}.png": encode(picture.astype(np.uint16) * 16)
+        for name in "ab"
+        for n, picture in enumerate(noise(5, seed=ord(name), size=16))
+    }
+    faces = write_folder(tmp_path / "faces", wide)
+    data = prepare(config(faces, **OLDER))
+    assert data.white == {"integer": 4095}
+    assert data.images.max() > 250
+    brighter = prepare(config(faces, **OLDER), PixelRule(white={"integer": 8000.0}))
+    assert brighter.white == {"integer": 8000}
+    assert brighter.images.max() < 140
+    assert data.suits(PixelRule(white={"integer": 4095.0, "float": 1.0}))
+    assert not brighter.suits(PixelRule(white={"integer": 4095.0}))
+
+
+def test_hashes_are_those_of_the_images(faces):
+    data = prepare(config(faces))
+    expected = [pixel_hash(FILES[name]) for name in data.ids]
+    assert [row.tobytes() for row in data.hashes] == expected
+
+
+def test_csv_and_drawn_faces_have_hashes_too(tmp_path):
+    table = prepare(config(write_csv(tmp_path / "fer2013.csv", csv_rows(FILES)), image_size=24))
+    pixels = {pixel_hash(picture) for picture in FILES.values()}
+    assert {row.tobytes() for row in table.hashes} == pixels
+    drawn = prepare(DataConfig(dataset="synthetic", synthetic_count=210))
+    np.testing.assert_array_equal(drawn.hashes, pixel_hashes(drawn.images))
+
+
+# Folders of format 1, as versions up to 1.0 wrote them; keys and fingerprints are theirs
+
+OLDER = {"split": "holdout", "image_size": 16}
+OLDER_KEYS = {
+    (16, 16): "bdf8e740193a28a97ddb5039f7b4ec51567ff8e51a336eefb4daae02299ff221",
+    (16, 24): "090dd9c14e42850e791d078d91ec56450ef2b49bcfe060f6e08fb3c5c65a5528",
+    (32, 32): "0251bab78f7862a63b64408aafc98f0a919470bbe2be6cbf3d0890865d25dbfe",
+}
+OLDER_FINGERPRINTS = {
+    (16, 16): "0e20a2acba06a2233dcac73dd54ec70240d50f0b35540112c2367f33836ee77a",
+    (16, 24): "d90b8d8ad49cdfd2740938645afaf1b1a6055793cc7bb030b5439f6ef57bee5f",
+    (32, 32): "e67e96b79837de6d5659eaad93eb95f675dfd952253106c967aa060b2e819f6e",
+}
+
+
+def older_zip(path, height, width):
+    with zipfile.ZipFile(path, "w") as archive:
+        for n in range(10):
+            pixels = bytes((31 * n + 7 * i * i) % 256 for i in range(height * width))
+            header = b"P5 %d %d 255\n" % (width, height)
+            archive.writestr(f"train/{'ab'[n % 2]}/{n}.pgm", header + pixels)
+    return path
+
+
+def prepared_by_version_1(home, faces, shape):
+    """The folder and the pointer that version 1.0 left for this zip."""
+    data = prepare(config(faces, **OLDER), PixelRule(crop="squash"))
+    manifest = json.loads((data.folder / "manifest.json").read_text()) | {"format": 1}
+    for name in ("not_square", "crop", "white"):
+        del manifest[name]
+    (data.folder / "manifest.json").write_text(json.dumps(manifest))
+    (data.folder / "hashes.npy").unlink()
+    shutil.rmtree(home / "sources")
+    (home / "sources").mkdir()
+    (home / "sources" / OLDER_KEYS[shape]).write_text(data.folder.name)
+    return prepared.open_prepared(data.folder)
+
+
+@pytest.mark.parametrize("shape", OLDER_KEYS)
+def test_older_data_are_found_by_their_fingerprint(shape, tmp_path, home):
+    older = prepared_by_version_1(home, older_zip(tmp_path / "faces.zip", *shape), shape)
+    assert older.fingerprint == OLDER_FINGERPRINTS[shape]
+    assert older.manifest["format"] == 1
+    assert older.crop == ("central_square" if shape == (16, 16) else "squash")
+    assert older.suits(PixelRule(crop="squash"))
+    assert older.white == {}
+    assert prepared.by_fingerprint(older.fingerprint).folder == older.folder
+
+
+def test_older_data_that_were_not_altered_are_found_by_their_source(tmp_path, home):
+    faces = older_zip(tmp_path / "faces.zip", 16, 16)
+    older = prepared_by_version_1(home, faces, (16, 16))
+    data = prepare(config(faces, **OLDER))
+    assert (data.folder, data.manifest["format"]) == (older.folder, 1)
+    np.testing.assert_array_equal(data.hashes, pixel_hashes(data.images))
+
+
+def test_older_data_that_were_squashed_are_not_taken_for_new_ones(tmp_path, home):
+    faces = older_zip(tmp_path / "faces.zip", 16, 24)
+    older = prepared_by_version_1(home, faces, (16, 24))
+    assert older.hashes is None
+    assert not older.suits(PixelRule())
+    assert prepared.lookup(config(faces, **OLDER)) is None
+    data = prepare(config(faces, **OLDER))
+    assert (data.crop, data.fingerprint != older.fingerprint) == ("central_square", True)
+    again = prepare(config(faces, **OLDER), PixelRule(crop="squash"))
+    assert (again.folder, again.crop) == (older.folder, "squash")
+    assert hash_by_id(again) == hash_by_id(data)
+
+
+def test_older_data_that_were_resized_get_hashes_when_prepared_again(tmp_path, home):
+    faces = older_zip(tmp_path / "faces.zip", 32, 32)
+    older = prepared_by_version_1(home, faces, (32, 32))
+    assert older.hashes is None
+    data = prepare(config(faces, **OLDER))
+    assert (data.folder, data.manifest["format"]) == (older.folder, 2)
+    assert (data.crop, len(data.hashes)) == ("central_square", 10)
+    assert not half_written(home)
+
+
+# The same content of several requests
+
+
+def test_each_request_is_told_as_it_was_asked(faces, tmp_path, home):
+    there = write_folder(tmp_path / "other" / "place", FILES)
+    first = prepare(config(faces))
+    second = prepare(config(there, leaks="drop", data_seed=7))
+    assert second.folder == first.folder
+    for _ in range(2):  # as made, and as found again
+        second = prepare(config(there, leaks="drop", data_seed=7))
+        told = second.manifest
+        assert (told["source"]["dataset"], told["leaks"]) == (str(there), "drop")
+        assert (told["data_seed"], told["audit"]["dropped_from_train"]) == (7, 0)
+        assert told["fingerprint"] == first.fingerprint
+    told = prepare(config(faces)).manifest
+    assert (told["source"]["dataset"], told["leaks"]) == (str(faces), "keep")
+
+
+@pytest.mark.parametrize("text", ["{", '{"folder": 3}', '{"folder": "x", "request": 3}', "[]"])
+def test_a_damaged_request_is_noticed_and_mended(text, faces, home):
+    first = prepare(config(faces))
+    (pointer,) = (home / "sources").iterdir()
+    whole = pointer.read_text()
+    pointer.write_text(text.replace("x", first.folder.name))
+    assert prepared.lookup(config(faces)) is None
+    assert prepare(config(faces)).folder == first.folder
+    assert pointer.read_text() == whole
 
 
 # Damage
@@ -252,6 +441,8 @@ DAMAGE = {
     "text for labels": lambda f: (f / "labels.npy").write_text("labels"),
     "fewer labels": lambda f: np.save(f / "labels.npy", np.zeros(3, np.int64)),
     "no ids": lambda f: (f / "ids.npy").unlink(),
+    "no hashes": lambda f: (f / "hashes.npy").unlink(),
+    "fewer hashes": lambda f: np.save(f / "hashes.npy", np.zeros((3, 16), np.uint8)),
     "no manifest": lambda f: (f / "manifest.json").unlink(),
     "half a manifest": lambda f: os.truncate(f / "manifest.json", 100),
     "another manifest": lambda f: (f / "manifest.json").write_text("[1, 2]"),
@@ -338,8 +529,8 @@ def small_home(small_disk, monkeypatch):
         ("size=64k", 0),  # the images do not fit
         ("nr_inodes=2", 0),  # nor any file
         ("nr_inodes=4", 0),  # nor the third
-        ("nr_inodes=7", 1),  # the data fit, the pointer's folder does not
-        ("nr_inodes=8", 1),  # nor the pointer
+        ("nr_inodes=8", 1),  # the data fit, the pointer's folder does not
+        ("nr_inodes=9", 1),  # nor the pointer
     ],
 )
 def test_a_full_disk_leaves_nothing_half_written(options, left, faces, small_home):
