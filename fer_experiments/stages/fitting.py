@@ -19,7 +19,9 @@ from fer_experiments.tracking.writer import MODEL_URI, Writer
 if TYPE_CHECKING:
     import keras
 
+    from fer_experiments.training.batches import Batches, Mixture
     from fer_experiments.training.loop import EpochRecord, TrainingResult
+    from fer_experiments.training.optimizers import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,42 +69,16 @@ def fit_and_log(
     computed in the same pass.
     """
     from fer_experiments.training import loop
-    from fer_experiments.training.batches import Batches, Mixture
-    from fer_experiments.training.optimizers import Plan
 
-    own = config.train
     last_epoch = phase.first_epoch - 1 + phase.epochs
-    last_changed = last_epoch - own.plain_epochs
     feed = inputs.of_phase(model, config, prepared, later=later)
-    # Features of a flattened or averaged image have no places that a rectangle could cover.
-    pictures = all(len(tensor.shape) == 4 for tensor in feed.model.inputs)
-    if own.cutmix and not pictures:
-        console.say("cutmix: left out in this phase, whose features have no height and width")
-    mixture = Mixture(
-        label_smoothing=own.label_smoothing,
-        mixup=own.mixup,
-        cutmix=own.cutmix if pictures else 0.0,
-        balance=own.balance,
-        until_epoch=last_changed,
-    )
     writer.params({"augmentation": feed.augmentation})
-    batches = {
-        split: Batches(
-            views,
-            prepared.split(split)[1],
-            classes=len(prepared.class_names),
-            batch_size=own.batch_size,
-            seed=own.seed if split == "train" else None,
-            first_epoch=phase.first_epoch,
-            mixture=mixture if split == "train" else None,
-        )
-        for split, views in (("train", feed.train), ("val", feed.val))
-    }
+    train, val = batches_of(feed, config, prepared, phase)
     bar = console.is_terminal()
 
     def begin_epoch(epoch: int) -> None:
         if feed.augment is not None:
-            feed.augment(epoch <= last_changed)
+            feed.augment(epoch <= last_changed(config, phase))
 
     def log(record: EpochRecord) -> None:
         epoch = int(record["epoch"])
@@ -115,40 +91,16 @@ def fit_and_log(
 
     result = loop.fit(
         feed.model,
-        batches["train"],
-        batches["val"],
-        Plan(
-            optimizer=own.optimizer,
-            learning_rate=phase.learning_rate,
-            schedule=own.schedule,
-            warmup_epochs=own.warmup_epochs,
-            weight_decay=own.weight_decay,
-            ema=own.ema,
-            epochs=phase.epochs,
-            patience=own.patience,
-            keep_epoch=own.keep_epoch,
-            rates=phase.rates,
-        ),
+        train,
+        val,
+        plan_of(config, phase),
         first_epoch=phase.first_epoch,
         log=log,
         begin_epoch=begin_epoch,
         checkpoint=writer.journal.checkpoint,
         progress_bar=bar,
     )
-    images_trained = prepared.size("train") * len(result.history)
-    writer.metrics(
-        {
-            "best_epoch": result.kept_epoch,
-            "time/train_seconds": result.seconds,
-            "time/features_seconds": feed.features_seconds,
-            "time/train_seconds_total": (
-                phase.seconds_before + feed.features_seconds + result.seconds
-            ),
-            "time/images_per_second": images_trained / result.seconds,
-            "weights/parameters": model.count_params(),
-            "weights/trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
-        }
-    )
+    writer.metrics(_totals(result, model, prepared, phase, feed))
     writer.figure(
         figures.learning_curves(
             result.history,
@@ -161,6 +113,89 @@ def fit_and_log(
     scores = {name: value for name, value in result.kept.items() if name.startswith("val/")}
     writer.note(_note(config, prepared, phase, result))
     return common.StageResult(run_id=writer.run_id, scores=scores)
+
+
+def batches_of(
+    feed: inputs.Inputs, config: Config, prepared: PreparedDataset, phase: Phase
+) -> tuple[Batches, Batches]:
+    """What this phase trains on, from its first epoch on, and what it looks at after each."""
+    from fer_experiments.training.batches import Batches
+
+    own = config.train
+    # Features of a flattened or averaged image have no places that a rectangle could cover.
+    pictures = all(len(tensor.shape) == 4 for tensor in feed.model.inputs)
+    if own.cutmix and not pictures:
+        console.say("cutmix: left out in this phase, whose features have no height and width")
+    classes = len(prepared.class_names)
+    train = Batches(
+        feed.train,
+        prepared.split("train")[1],
+        classes=classes,
+        batch_size=own.batch_size,
+        seed=own.seed,
+        first_epoch=phase.first_epoch,
+        mixture=mixture_of(config, phase, pictures=pictures),
+    )
+    val = Batches(feed.val, prepared.split("val")[1], classes=classes, batch_size=own.batch_size)
+    return train, val
+
+
+def plan_of(config: Config, phase: Phase) -> Plan:
+    """How the training loop trains this phase."""
+    from fer_experiments.training.optimizers import Plan
+
+    own = config.train
+    return Plan(
+        optimizer=own.optimizer,
+        learning_rate=phase.learning_rate,
+        schedule=own.schedule,
+        warmup_epochs=own.warmup_epochs,
+        weight_decay=own.weight_decay,
+        ema=own.ema,
+        epochs=phase.epochs,
+        patience=own.patience,
+        keep_epoch=own.keep_epoch,
+        rates=phase.rates,
+    )
+
+
+def mixture_of(config: Config, phase: Phase, *, pictures: bool) -> Mixture:
+    """What is done to this phase's batches; `pictures`: images, or features that have places."""
+    from fer_experiments.training.batches import Mixture
+
+    own = config.train
+    return Mixture(
+        label_smoothing=own.label_smoothing,
+        mixup=own.mixup,
+        cutmix=own.cutmix if pictures else 0.0,
+        balance=own.balance,
+        until_epoch=last_changed(config, phase),
+    )
+
+
+def last_changed(config: Config, phase: Phase) -> int:
+    """The last epoch of this phase that augments and mixes images."""
+    return phase.first_epoch - 1 + phase.epochs - config.train.plain_epochs
+
+
+def _totals(
+    result: TrainingResult,
+    model: keras.Model,
+    prepared: PreparedDataset,
+    phase: Phase,
+    feed: inputs.Inputs,
+) -> dict[str, float]:
+    """What is known when the last epoch has ended."""
+    images_trained = prepared.size("train") * len(result.history)
+    return {
+        "best_epoch": result.kept_epoch,
+        "time/train_seconds": result.seconds,
+        "time/features_seconds": feed.features_seconds,
+        "time/train_seconds_total": phase.seconds_before + feed.features_seconds + result.seconds,
+        "time/images_per_second": images_trained / result.seconds,
+        "weights/parameters": model.count_params(),
+        "weights/trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+    }
 
 
 def summary(config: Config, result: common.StageResult, stage: str) -> list[str]:
@@ -201,10 +236,14 @@ def _logged_name(name: str) -> str:
 
 def _epoch_line(record: EpochRecord, last_epoch: int) -> str:
     width = len(str(last_epoch))
-    parts = [
-        f"{split} loss {record[f'{split}/loss']:.3f} accuracy {record[f'{split}/accuracy']:6.1%} "
-        f"macro-F1 {record[f'{split}/macro_f1']:.3f}"
-        for split in ("train", "val")
-    ]
+    parts = []
+    for split in ("train", "val"):
+        scores = " (mixed images)"
+        if f"{split}/accuracy" in record:
+            scores = (
+                f" accuracy {record[f'{split}/accuracy']:6.1%} "
+                f"macro-F1 {record[f'{split}/macro_f1']:.3f}"
+            )
+        parts.append(f"{split} loss {record[f'{split}/loss']:.3f}{scores}")
     epoch = f"epoch {int(record['epoch']):{width}d}/{last_epoch}"
     return "   ".join([epoch, *parts, f"{record['seconds']:.1f} s"])

@@ -33,7 +33,8 @@ class Batches(keras.utils.PyDataset):
     With a `seed`, epoch e (from 1) is a permutation drawn from (seed, e); without one the images
     come as they lie. Every epoch sees every image once, unless classes are balanced by sampling;
     the last batch may be smaller. Where there are several views of the images, an epoch takes one
-    of each image, and as many epochs as there are views take them all.
+    of each image, and as many epochs as there are views take them all. `go_to` says which epoch it
+    is: Keras's own `on_epoch_end` is also called before the first one.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Batches(keras.utils.PyDataset):
         chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
         inputs = tuple(self._gather(i, chosen) for i in range(len(self._views[0])))
         targets = self._targets[chosen]
-        if self._mixes:
+        if self.mixes:
             inputs, targets = self._mixed(index, inputs, targets)
         given = inputs[0] if len(inputs) == 1 else inputs
         if self._mixture.balance == "weights":
@@ -83,16 +84,13 @@ class Batches(keras.utils.PyDataset):
         return given, targets
 
     def go_to(self, epoch: int) -> None:
-        """Moves to the order of this epoch."""
+        """Moves to this epoch: its order, its views, whether it mixes."""
         self._epoch = epoch
         self._order = self._draw_order()
 
-    def on_epoch_end(self) -> None:
-        """Draws the next epoch's order; Keras calls it."""
-        self.go_to(self._epoch + 1)
-
     @property
-    def _mixes(self) -> bool:
+    def mixes(self) -> bool:
+        """Whether images are mixed in this epoch, so that no label is that of one image."""
         mixture = self._mixture
         last = mixture.until_epoch
         return bool(mixture.mixup or mixture.cutmix) and (last is None or self._epoch <= last)

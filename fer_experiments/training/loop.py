@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from fer_experiments.errors import TrainingError
+from fer_experiments.scores import scores_of
 from fer_experiments.training import checkpoints, memory
 from fer_experiments.training.averages import Average
 from fer_experiments.training.batches import Batches
@@ -73,21 +75,20 @@ def fit(
         TrainingError: the loss is no longer a finite number, or the checkpoint does not fit.
         DiskFullError, DataError: the checkpoint cannot be written.
     """
-    macro_f1 = keras.metrics.F1Score(average="macro", name="macro_f1")
+    confusion = _Confusion(model.output_shape[-1])
     model.compile(
         optimizer=plan.build(len(train)),
         loss="categorical_crossentropy",
-        metrics=["accuracy", macro_f1],
+        metrics=[confusion],
         steps_per_execution=min(_STEPS_PER_EXECUTION, len(train)),
     )
     before = Progress() if checkpoint is None else checkpoints.restore(checkpoint, model)
     average = Average(model, train) if plan.ema else None
-    recorder = _Recorder(before, log, macro_f1, plan, begin_epoch, checkpoint, average)
+    recorder = _Recorder(before, log, confusion, train, plan, begin_epoch, checkpoint, average)
     for record in before.history:
         log(record)
     done = len(before.history)
     if not plan.is_over(recorder.scores):
-        train.go_to(first_epoch + done)
         memory.keep_freed()
         model.fit(
             train,
@@ -105,6 +106,30 @@ def fit(
     )
 
 
+class _Confusion(keras.metrics.Metric):
+    """Counts images by true and by predicted class; Keras is told the share on the diagonal.
+
+    The true class is that of the largest target, so soft labels count as the hard ones behind them.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(name="accuracy", dtype="float32")
+        self._classes = classes
+        # Whole numbers up to 16 million are exact in float32.
+        self.counts = self.add_variable((classes, classes), initializer="zeros", name="counts")
+
+    def update_state(self, targets: Any, probabilities: Any, sample_weight: Any = None) -> None:
+        true, predicted = (
+            keras.ops.one_hot(keras.ops.argmax(scores, axis=-1), self._classes)
+            for scores in (targets, probabilities)
+        )
+        self.counts.assign_add(keras.ops.matmul(keras.ops.transpose(true), predicted))
+
+    def result(self) -> Any:
+        right = keras.ops.sum(keras.ops.diagonal(self.counts))
+        return keras.ops.divide_no_nan(right, keras.ops.sum(self.counts))
+
+
 class _Recorder(keras.callbacks.Callback):
     """Watches the loss, hands out a record an epoch, and keeps the best epoch's weights."""
 
@@ -112,7 +137,8 @@ class _Recorder(keras.callbacks.Callback):
         self,
         before: Progress,
         log: Callable[[EpochRecord], None],
-        macro_f1: keras.metrics.F1Score,
+        confusion: _Confusion,
+        train: Batches,
         plan: Plan,
         begin_epoch: Callable[[int], None] | None,
         checkpoint: Path | None,
@@ -121,7 +147,8 @@ class _Recorder(keras.callbacks.Callback):
         super().__init__()
         self.history: list[EpochRecord] = [*before.history]
         self._log = log
-        self._macro_f1 = macro_f1
+        self._confusion = confusion
+        self._train = train
         self._plan = plan
         self._begin_epoch = begin_epoch
         self._best: tuple[int, list[np.ndarray]] | None = before.best
@@ -135,6 +162,7 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch + 1
+        self._train.go_to(self._epoch)
         if self._begin_epoch is not None:
             self._begin_epoch(self._epoch)
         self._started = time.perf_counter()
@@ -143,7 +171,10 @@ class _Recorder(keras.callbacks.Callback):
         self._first_batch = batch + 1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
+        logs = {} if logs is None else logs
+        if self._train.mixes:
+            logs.pop("accuracy", None)  # the bar shows what is left
+        loss = logs.get("loss", 0.0)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"Expected a finite train/loss. Received: {loss} in epoch {self._epoch}, "
@@ -151,17 +182,27 @@ class _Recorder(keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        # Of a mixed image neither label is the true one.
+        self._train_scores = {} if self._train.mixes else self._scores("train")
         if self._average is not None:
             self._average.put_in()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        record: EpochRecord = {"epoch": self._epoch}
-        for name, value in (logs or {}).items():
-            split, score = ("val", name[4:]) if name.startswith("val_") else ("train", name)
-            record[f"{split}/{score}"] = float(value)
-        # What the score has counted since validation began: how often each class was named.
-        named = self._macro_f1.true_positives + self._macro_f1.false_positives
-        record["val/predicted_classes"] = float((np.asarray(named) > 0).sum())
+        logs = {} if logs is None else logs
+        predicted = np.asarray(self._confusion.counts).sum(axis=0)
+        record: EpochRecord = {
+            "epoch": self._epoch,
+            "train/loss": float(logs["loss"]),
+            **self._train_scores,
+            "val/loss": float(logs["val_loss"]),
+            **self._scores("val"),
+            "val/predicted_classes": float((predicted > 0).sum()),
+        }
+        if "train/macro_f1" in record:
+            logs["macro_f1"] = record["train/macro_f1"]
+        else:
+            logs.pop("accuracy", None)
+        logs["val_macro_f1"] = record["val/macro_f1"]
         record["learning_rate"] = float(self.model.optimizer.learning_rate)
         record["seconds"] = time.perf_counter() - self._started
         if not math.isfinite(record["val/loss"]):
@@ -185,6 +226,11 @@ class _Recorder(keras.callbacks.Callback):
         self._log(record)
         if self._plan.is_over(self.scores):
             self.model.stop_training = True
+
+    def _scores(self, split: str) -> EpochRecord:
+        """What has been counted since the split's first batch."""
+        scores = scores_of(np.asarray(self._confusion.counts))
+        return {f"{split}/{name}": float(scores[name]) for name in ("accuracy", "macro_f1")}
 
     def restore(self, model: keras.Model) -> int:
         """Gives the classifier the kept epoch's weights; returns that epoch's number."""

@@ -28,23 +28,67 @@ def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
     np.testing.assert_allclose(targets.min(axis=1), 0.1 / 7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mixture", [Mixture(mixup=0.4), Mixture(cutmix=1.0)])
+# Each class has a grey level of its own, so that a mixed pixel tells what it is made of.
+LEVELS = np.array([3, 10, 30, 60, 100, 150, 210], dtype=np.uint8)
+
+
+def one_batch(mixture: Mixture, *, seed: int, side: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (B, H, W) and targets (B, C) of plain images in the grey of their class."""
+    labels = np.arange(28) % 7
+    pixels = np.broadcast_to(LEVELS[labels][:, None, None, None], (28, side, side, 1))
+    [(given, targets, *_)] = Batches(
+        [[pixels]], labels, classes=7, batch_size=28, seed=seed, mixture=mixture
+    )
+    assert isinstance(given, np.ndarray)
+    assert given.dtype == targets.dtype == np.float32
+    return given[..., 0], targets
+
+
+@pytest.mark.parametrize("mixture", [Mixture(mixup=1.0), Mixture(cutmix=1.0)], ids=repr)
 def test_labels_are_mixed_as_the_pixels_are(mixture: Mixture) -> None:
-    plain, labels, *_ = batches(Mixture())[1]
-    mixed, targets, *_ = batches(mixture)[1]
-    assert isinstance(mixed, np.ndarray)
-    assert isinstance(plain, np.ndarray)
-    assert mixed.dtype == targets.dtype == np.float32
-    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-5)
-    if mixture.mixup:
-        assert mixed.min() >= plain.min() - 1e-3
-        assert mixed.max() <= plain.max() + 1e-3
-    else:
-        kept = (mixed == plain).reshape(len(plain), -1).mean(axis=1)
-        two = (targets > 0).sum(axis=1) == 2  # its partner is of another class
-        own = (targets * labels).sum(axis=1)[two]
-        assert len(own) > 0
-        assert (kept[two] >= own - 1e-5).all()  # equal pixels of the partner look kept, too
+    """Image by image: the mean grey is that of the classes, each by its share of the label."""
+    kept = []
+    for seed in range(8):
+        pixels, targets = one_batch(mixture, seed=seed)
+        np.testing.assert_allclose(pixels.mean(axis=(1, 2)), targets @ LEVELS, rtol=1e-4)
+        np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-5)
+        (own,) = np.unique(np.round(targets[(targets > 0).sum(axis=1) == 2], 5).max(axis=1))
+        kept.append(own)
+    assert len(set(kept)) > 4  # the share is drawn anew for every batch
+
+
+def test_mixup_blends_all_of_an_image_and_cutmix_a_rectangle() -> None:
+    blended, targets = one_batch(Mixture(mixup=1.0), seed=0)
+    mixed = (targets > 0).sum(axis=1) == 2
+    assert mixed.sum() > 14
+    assert (blended == blended[:, :1, :1]).all()
+    assert not np.isin(blended[mixed], LEVELS).any()
+    pasted, targets = one_batch(Mixture(cutmix=1.0), seed=0)
+    mixed = (targets > 0).sum(axis=1) == 2
+    assert mixed.sum() > 14
+    assert np.isin(pasted, LEVELS).all()
+    assert [len(np.unique(image)) for image in pasted[mixed]] == [2] * mixed.sum()
+
+
+def test_with_both_each_batch_takes_one_of_them() -> None:
+    both = [one_batch(Mixture(mixup=1.0, cutmix=1.0), seed=seed)[0] for seed in range(40)]
+    pasted = [bool(np.isin(pixels, LEVELS).all()) for pixels in both]
+    assert 10 < sum(pasted) < 30
+
+
+def smaller_shares(mixture: Mixture) -> np.ndarray:
+    """Of 60 batches, how much each image gets of the other one, or keeps if that is less."""
+    soft = [one_batch(mixture, seed=seed, side=48)[1] for seed in range(60)]
+    return np.array([1 - targets.max(axis=1).min() for targets in soft])
+
+
+def test_alpha_is_that_of_the_beta_distribution() -> None:
+    """A large one mixes by halves, a small one hardly at all."""
+    for way in ("mixup", "cutmix"):
+        assert np.mean(smaller_shares(Mixture(**{way: 0.1})) < 0.1) > 0.4
+        assert np.mean(smaller_shares(Mixture(**{way: 8.0})) > 0.15) > 0.8
+    # Half the mean absolute difference of two: 1/2 - 1/pi for alpha 1/2.
+    assert smaller_shares(Mixture(mixup=0.5)).mean() == pytest.approx(0.5 - 1 / np.pi, abs=0.05)
 
 
 def test_mixing_follows_from_seed_and_epoch_and_ends_where_asked() -> None:
@@ -61,21 +105,34 @@ def test_mixing_follows_from_seed_and_epoch_and_ends_where_asked() -> None:
 
 
 def test_one_rectangle_at_every_scale() -> None:
-    fine = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1) * np.ones((1, 12, 12, 2))
+    """Where the fine image shows its partner, the coarse one does, and no image stays whole."""
+    fine = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1) * np.ones((1, 48, 48, 2))
     coarse = fine[:, ::4, ::4]
-    data = Batches(
-        [[fine, coarse]],
-        np.arange(20) % 7,
-        classes=7,
-        batch_size=20,
-        seed=1,
-        mixture=Mixture(cutmix=1.0),
-    )
-    (a, b), _, *_ = data[0]
-    owners_fine = {float(v) for v in np.unique(a[0])}
-    owners_coarse = {float(v) for v in np.unique(b[0])}
-    assert len(owners_fine) <= 2
-    assert owners_coarse <= owners_fine
+    shown = []
+    for seed in range(10):
+        data = Batches(
+            [[fine, coarse]],
+            np.arange(20) % 7,
+            classes=7,
+            batch_size=20,
+            seed=seed,
+            mixture=Mixture(cutmix=1.0),
+        )
+        [((a, b), *_)] = data
+        plain = Batches([[fine]], np.arange(20) % 7, classes=7, batch_size=20, seed=seed)
+        own = plain[0][0][:, 0, 0, 0]  # type: ignore[call-overload]
+        foreign_fine, foreign_coarse = (x[..., 0] != own[:, None, None] for x in (a, b))
+        partnered = foreign_fine.any(axis=(1, 2))
+        for image, small in zip(foreign_fine[partnered], foreign_coarse[partnered], strict=True):
+            np.testing.assert_array_equal(image, image.any(1)[:, None] & image.any(0))  # rectangle
+            edges = [np.flatnonzero(m.any(axis=i)) for m in (image, small) for i in (1, 0)]
+            if all(map(len, edges)):
+                for large, little in zip(edges[:2], edges[2:], strict=True):
+                    # Each is rounded to whole pixels of its own size.
+                    assert abs(large[0] / 4 - little[0]) <= 0.625
+                    assert abs((large[-1] + 1) / 4 - (little[-1] + 1)) <= 0.625
+        shown.append(foreign_fine[partnered].mean() if partnered.any() else 0.0)
+    assert sum(share > 0.05 for share in shown) >= 5
 
 
 def test_rare_classes_weigh_more() -> None:

@@ -14,7 +14,7 @@ from fer_experiments.errors import TrainingError
 from fer_experiments.models import classifier
 from fer_experiments.models.augmentation import with_augmentation
 from fer_experiments.recipes import resolve
-from fer_experiments.training.batches import Batches
+from fer_experiments.training.batches import Batches, Mixture
 from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
 from fer_experiments.training.optimizers import Plan
 
@@ -32,9 +32,10 @@ def train(
     *,
     stop_after: int | None = None,
     plan: Plan = PLAN,
+    mixture: Mixture | None = None,
     head_units: int = 64,
 ) -> tuple[keras.Model, TrainingResult, list[EpochRecord]]:
-    """With all that is random: order, augmentation, dropout; and batch normalisation."""
+    """With all that is random: order, views, augmentation, dropout; and batch normalisation."""
     config = resolve("demo", {"backbone": "tiny", "head_units": head_units, "dropout": 0.5})
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     classifier.unfreeze(model, 4, train_batchnorm=True)
@@ -45,9 +46,13 @@ def train(
         if record["epoch"] == stop_after:
             raise CutShortError
 
+    pixels = IMAGES[..., None]
     batches = [
-        Batches([[IMAGES[..., None]]], LABELS, classes=7, batch_size=16, seed=seed)
-        for seed in (0, None)
+        Batches(views, LABELS, classes=7, batch_size=16, seed=seed, mixture=own)
+        for views, seed, own in (
+            ([[pixels], [pixels[:, :, ::-1]]], 0, mixture),
+            ([[pixels]], None, None),
+        )
     ]
     result = fit(
         with_augmentation(model, AugmentationConfig(), seed=0).model,
@@ -71,27 +76,29 @@ SLOW = {
     "adamw ema": replace(PLAN, optimizer="adamw", ema=0.9, rates={"block2_0_conv": 0.1}),
     "plateau ema last": replace(PLAN, schedule="plateau", keep_epoch="last", ema=0.5),
 }
+# Mixed in three of four epochs, so that going on in the last one must not mix.
+MIXED = Mixture(label_smoothing=0.1, mixup=0.4, cutmix=1.0, balance="sampling", until_epoch=3)
 
 
 @pytest.mark.parametrize(
-    "plan, stops",
+    "plan, mixture, stops",
     [
-        pytest.param(PLAN, (EPOCHS - 1,), id="adam"),
+        pytest.param(PLAN, MIXED, (EPOCHS - 1,), id="adam"),
         *(
-            pytest.param(plan, (1, EPOCHS), id=name, marks=pytest.mark.slow)
-            for name, plan in SLOW.items()
+            pytest.param(plan, mixture, (1, EPOCHS), id=name, marks=pytest.mark.slow)
+            for (name, plan), mixture in zip(SLOW.items(), (None, MIXED, None), strict=True)
         ),
     ],
 )
 def test_going_on_gives_the_same_weights(
-    plan: Plan, stops: tuple[int, ...], tmp_path: Path
+    plan: Plan, mixture: Mixture | None, stops: tuple[int, ...], tmp_path: Path
 ) -> None:
-    whole, result, logged = train(None, plan=plan)
+    whole, result, logged = train(None, plan=plan, mixture=mixture)
     for stop_after in stops:
         file = tmp_path / f"{stop_after}.npz"
         with pytest.raises(CutShortError):
-            train(file, stop_after=stop_after, plan=plan)
-        model, later, logged_later = train(file, plan=plan)
+            train(file, stop_after=stop_after, plan=plan, mixture=mixture)
+        model, later, logged_later = train(file, plan=plan, mixture=mixture)
         for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
         assert later.kept_epoch == result.kept_epoch
