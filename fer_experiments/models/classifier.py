@@ -76,8 +76,9 @@ def _build(config: ModelConfig, *, image_size: int, classes: int, seed: int) -> 
         x = layers.Dense(config.head_units, activation="relu", name="head_dense")(x)
     if config.dropout:
         x = layers.Dropout(config.dropout, seed=seed, name="head_dropout")(x)
-    x = layers.Dense(classes, name="logits")(x)
-    # float32 also where the rest runs in lower precision: probabilities are what is judged.
+    # float32 also where the rest runs in lower precision: probabilities are what is judged, and of
+    # two logits that round to the same number the lower class would be named.
+    x = layers.Dense(classes, dtype="float32", name="logits")(x)
     outputs = layers.Softmax(dtype="float32", name="softmax")(x)
     return keras.Model(pixels, outputs, name=config.backbone)
 

@@ -94,13 +94,24 @@ class Plan:
 def _by_layer(
     kind: type[keras.optimizers.Optimizer], rates: Mapping[str, float]
 ) -> type[keras.optimizers.Optimizer]:
-    """The same optimizer, with a share of the rate for some layers; Keras has one rate for all."""
+    """The same optimizer, with a share of the rate for some layers, their decay's included."""
+
+    def share(variable: keras.Variable) -> float:
+        return rates.get(variable.path.split("/")[0], 1.0)
 
     class ByLayer(kind):
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             # The backend's own variable comes in; its path stands in Keras's.
             known = self._trainable_variables[self._get_variable_index(variable)]
-            share = rates.get(known.path.split("/")[0], 1.0)
-            super().update_step(gradient, variable, learning_rate * share)
+            super().update_step(gradient, variable, learning_rate * share(known))
+
+        def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+            """As Keras's own, which takes the whole rate for every variable."""
+            if self.weight_decay is None:
+                return
+            for variable in variables:
+                if self._use_weight_decay(variable):
+                    rate = keras.ops.cast(self.learning_rate * share(variable), variable.dtype)
+                    variable.assign(variable - variable * rate * self.weight_decay)
 
     return ByLayer

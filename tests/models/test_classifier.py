@@ -120,6 +120,49 @@ def test_up_sampling_happens_inside_the_model() -> None:
     assert model.get_layer("backbone_input").output.shape == (None, 96, 96, 3)
 
 
+def test_up_sampling_is_bilinear() -> None:
+    """48 to 96 pixels: each new pixel lies a quarter off an old one, between two of them."""
+    model = build(backbone="tiny", input_size=96, input_scaling="unit")
+    seen = keras.Model(model.input, model.get_layer("backbone_input").output)
+    image = PIXELS[0, :, :, 0]
+    padded = np.pad(image, 1, mode="edge")
+
+    def doubled(values: np.ndarray) -> np.ndarray:
+        lower = 0.25 * values[:-2] + 0.75 * values[1:-1]
+        upper = 0.75 * values[1:-1] + 0.25 * values[2:]
+        return np.stack([lower, upper], axis=1).reshape(-1, values.shape[1])
+
+    expected = doubled(doubled(padded).T).T / 255
+    found = np.asarray(seen.predict(PIXELS[:1], verbose=0))[0]
+    for channel in range(3):
+        np.testing.assert_allclose(found[..., channel], expected, atol=1e-5)
+
+
+def test_in_lower_precision_logits_and_probabilities_are_float32() -> None:
+    """Two logits that bfloat16 cannot tell apart still name the higher class."""
+    model = build(backbone="tiny", precision="mixed_bfloat16", head_units=0, dropout=0.0)
+    assert model.get_layer("block2_out").compute_dtype == "bfloat16"
+    logits = model.get_layer("logits")
+    kernel, bias = (np.zeros_like(weight) for weight in logits.get_weights())
+    bias[[2, 5]] = 8.0, 8.01  # between 8 and 16, bfloat16 has steps of 1/16
+    logits.set_weights([kernel, bias])
+    probabilities = model.predict(PIXELS, verbose=0)
+    assert probabilities.dtype == np.float32
+    assert (probabilities.argmax(axis=1) == 5).all()
+    scores = np.exp(bias - bias.max())
+    np.testing.assert_allclose(probabilities[0], scores / scores.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["notebook", "baseline"])
+def test_of_resnet50_the_notebook_trains_the_last_batchnorm_too(recipe: str) -> None:
+    config = resolve(recipe, {"weights": "none", "backbone": "resnet50"})
+    model = classifier.build(config.model, image_size=48, classes=7, seed=0)
+    own = config.finetune
+    unfrozen = classifier.unfreeze(model, own.unfreeze_layers, train_batchnorm=own.train_batchnorm)
+    assert unfrozen == ["conv5_block3_3_conv", "conv5_block3_3_bn"]
+    assert len(model.get_layer("conv5_block3_3_bn").trainable_weights) == 2
+
+
 def test_unknown_cut_names_near_layers() -> None:
     with pytest.raises(ConfigError, match=r"block3_pool.*Received: cut=block3_poll"):
         build(backbone="vgg16", cut="block3_poll")

@@ -77,6 +77,52 @@ def test_a_layer_can_learn_at_a_share_of_the_rate() -> None:
     assert moved[0] == pytest.approx(moved[1] / 4)
 
 
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_a_layer_decays_at_its_share_of_the_rate(kind: str) -> None:
+    """Decay is the rate times the weight: of a layer with a quarter of the rate, a quarter."""
+    layers = [keras.layers.Dense(1, name=name) for name in ("block1", "head")]
+    for layer in layers:
+        layer.build((None, 1))
+        layer.kernel.assign([[1.0]])
+        layer.bias.assign([1.0])
+    plan = Plan(optimizer=kind, learning_rate=0.1, weight_decay=0.5, rates={"block1": 0.25})
+    optimizer = plan.build(1)
+    variables = [variable for layer in layers for variable in (layer.kernel, layer.bias)]
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.zeros_like(variable) for variable in variables])
+    values = [float(np.asarray(variable).squeeze()) for variable in variables]
+    assert values == pytest.approx([1 - 0.25 * 0.1 * 0.5, 1, 1 - 0.1 * 0.5, 1])
+
+
+def test_shares_of_the_rate_without_decay_decay_nothing() -> None:
+    layer = keras.layers.Dense(1, name="block1")
+    layer.build((None, 1))
+    before = np.array(layer.kernel)
+    optimizer = Plan(optimizer="sgd", learning_rate=0.1, rates={"block1": 0.25}).build(1)
+    optimizer.build([layer.kernel])
+    optimizer.apply([keras.ops.zeros((1, 1))])
+    np.testing.assert_array_equal(np.asarray(layer.kernel), before)
+
+
+@pytest.mark.parametrize(
+    "kind, moved",
+    [
+        ("adam", [-0.1, -0.2]),  # the rate, whatever the gradient's size
+        ("adamw", [-0.1, -0.2]),
+        ("sgd", [-0.19, -0.461]),  # Nesterov: 1 + 0.9, then 0.9 of what was, and so on
+    ],
+)
+def test_each_optimizer_moves_as_its_name_says(kind: str, moved: list[float]) -> None:
+    optimizer = Plan(optimizer=kind, learning_rate=0.1).build(1)
+    variable = keras.Variable(np.zeros(1, dtype=np.float32))
+    optimizer.build([variable])
+    found = []
+    for _ in moved:
+        optimizer.apply([keras.ops.ones(1)])
+        found.append(float(np.asarray(variable)[0]))
+    assert found == pytest.approx(moved, rel=1e-3)
+
+
 def test_the_moving_average_of_a_short_phase_reaches_back_over_a_tenth_of_it() -> None:
     assert Plan(ema=0.999, epochs=2).build(100).ema_momentum == pytest.approx(0.95)
     assert Plan(ema=0.999, epochs=200).build(100).ema_momentum == 0.999
