@@ -1,6 +1,8 @@
 """Named presets: each gives every hyper-parameter a value; the command line overrides single ones.
 
-A preset's docstring holds the command that runs it and what it gave.
+A preset's docstring holds the command that runs it and what it gave. Those runs took the images of
+each epoch in the order that is now the next one's: another draw, of the same kind
+(docs/accuracy.md, "What is older").
 """
 
 from __future__ import annotations
@@ -19,17 +21,27 @@ def notebook(backbone: str) -> Config:
     """The notebook's recipe, its four faults mended, its 1/255 input scaling kept.
 
     Head on the frozen backbone (Flatten, Dense 256, Dropout 0.5), Adam 1e-4 for 10 epochs; then
-    the last 4 layers at 1e-5 for 5 epochs. Labels stay with their predictions, every epoch sees
-    every image, val is not augmented. The last epoch's weights are kept, as the notebook does, and
-    nothing is cached: every epoch draws its augmentation anew.
+    the last 4 layers at 1e-5 for 5 epochs; of ResNet50 one of them is BatchNorm, which trains too.
+    Labels stay with their predictions, every epoch sees every image, val is not augmented. The last
+    epoch's weights are kept, as the notebook does, and nothing is cached: every epoch draws its
+    augmentation anew.
 
         fer main --recipe notebook
     """
-    return Config().replace(split="holdout", input_scaling="unit", keep_epoch="last", cache=False)
+    return Config().replace(
+        split="holdout",
+        input_scaling="unit",
+        keep_epoch="last",
+        cache=False,
+        train_batchnorm=True,
+    )
 
 
 def baseline(backbone: str) -> Config:
     """The notebook's recipe with each backbone's own `preprocess_input`, on cached features.
+
+    It differs in nothing else but the epoch that is kept, the best one: of ResNet50 the last
+    BatchNorm trains here, too.
 
     What the frozen layers give is computed once, from the images as they are (`views=1`);
     `--views 4` adds three augmented copies, `--cache off` augments anew every epoch.
@@ -142,7 +154,8 @@ def best(backbone: str) -> Config:
     """The best that was found: the whole network at 96 pixels, augmented, with MixUp; for a GPU.
 
     VGG16 is used up to its end. Where the weights file ends below its last layers, those are drawn
-    anew.
+    anew. In the runs below the last epoch of each phase did not mix images, and logits were
+    bfloat16: both are mended, and the recipe has not been run since.
 
         KERAS_BACKEND=jax fer main --recipe best --dataset archive.zip --weights weights/
         fer ensemble --run-ids VGG16_RUN,RESNET50_RUN --tta flip
