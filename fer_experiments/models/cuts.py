@@ -8,8 +8,11 @@ behind the cut has trained in the whole network too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     import keras
@@ -63,13 +66,58 @@ def behind(model: keras.Model, cut: Sequence[str]) -> keras.Model:
     return keras.Model(inputs, model.output, name=f"{model.name}_trained")
 
 
-def weights_hash(model: keras.Model, name: str) -> str:
-    """SHA-256 over the weights of every layer that this layer's output depends on, and its own."""
-    digest = hashlib.sha256()
-    for weight in before(model, [name]).get_weights():
-        digest.update(f"{weight.dtype}{weight.shape}".encode())
-        digest.update(weight.tobytes())
-    return digest.hexdigest()
+def digests(model: keras.Model, names: Sequence[str]) -> list[str]:
+    """Of each layer's output, SHA-256 over all that decides its values.
+
+    That is every operation that it depends on: its kind, its settings, its weights and what it
+    reads. What operations are called plays no part, nor what only training looks at.
+    """
+    import keras
+
+    tensors = _tensors(model, names)
+    known: dict[int, str] = {}  # by tensor
+    for operation in keras.Model(model.input, tensors).operations:  # what one needs comes first
+        node = operation._inbound_nodes[0]
+        about = {
+            "kind": f"{type(operation).__module__}.{type(operation).__qualname__}",
+            "settings": _settings(operation),
+            "reads": [node.arguments.args, _given(node.arguments.kwargs)],
+        }
+        digest = hashlib.sha256(
+            json.dumps(about, sort_keys=True, default=lambda value: _plain(value, known)).encode()
+        )
+        for weight in getattr(operation, "weights", ()):
+            digest.update(json.dumps(_plain(weight, known)).encode())
+        for number, output in enumerate(node.output_tensors):
+            own = digest.copy()
+            own.update(f"{number} {output.shape} {output.dtype}".encode())
+            known[id(output)] = own.hexdigest()
+    return [known[id(tensor)] for tensor in tensors]
+
+
+def _settings(operation: keras.Operation) -> dict[str, Any]:
+    training = ("_initializer", "_regularizer", "_constraint")
+    return {
+        name: value
+        for name, value in operation.get_config().items()
+        if name not in ("name", "trainable") and not name.endswith(training)
+    }
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _plain(value: Any, known: Mapping[int, str]) -> Any:
+    """What JSON has no form for: tensors of the graph, constants and weights, parts of an index."""
+    if id(value) in known:
+        return known[id(value)]
+    if value is Ellipsis or isinstance(value, slice):
+        return repr(value)
+    array = np.asarray(value)
+    if array.dtype.kind in "OSU":
+        raise TypeError(f"Expected numbers in the graph. Received: {value!r}")
+    return [str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()]
 
 
 def _tensors(model: keras.Model, cut: Sequence[str]) -> list[Any]:

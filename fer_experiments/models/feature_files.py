@@ -40,7 +40,7 @@ from fer_experiments.data.storage import (
 from fer_experiments.errors import ConfigError, DiskFullError
 
 # Raised when what lies in the cache of older versions can no longer be used.
-FORMAT = 2
+FORMAT = 3
 _BLOCK = 1 << 23  # bytes read at a time when a file is checked
 _FILE, _MANIFEST = "features.npy", "manifest.json"
 
@@ -65,7 +65,9 @@ class Kept:
     part: Part
     name: str  # of the layer that gives the tensor
     tensor_shape: tuple[int, ...]  # of one image
-    weights: str  # hash of all that it depends on
+    graph: str  # digest of all operations that it depends on
+    backend: str  # of Keras
+    augmenter: str  # digest of the code that draws augmented views
     prepared: PreparedDataset
     config: Config
 
@@ -96,23 +98,23 @@ class Kept:
 
     @cached_property
     def key(self) -> dict[str, Any]:
-        """All that decides the values."""
+        """All that decides the values, and nothing else."""
         config = self.config
         view: dict[str, Any] = {}
         if self.part.view:
-            view = {"augmentation": asdict(config.augmentation), "data_seed": config.data.data_seed}
+            view = {
+                "augmentation": asdict(config.augmentation),
+                "augmenter": self.augmenter,
+                "data_seed": config.data.data_seed,
+            }
         return {
             "format": FORMAT,
             "dataset": self.prepared.fingerprint,
             "split": self.part.split,
             "view": self.part.view,
             **view,
-            "backbone": config.model.backbone,
-            "tensor": self.name,
-            "weights": self.weights,
-            "input_scaling": config.model.input_scaling,
-            "input_size": config.model.input_size,
-            "precision": config.model.precision,
+            "graph": self.graph,
+            "backend": self.backend,
             "dtype": self.dtype.name,
         }
 
@@ -225,6 +227,8 @@ class ArrayFile:
         return {
             "key": self._entry.key,
             "crc32": self._checksum,
+            "backbone": self._entry.config.model.backbone,
+            "tensor": self._entry.name,
             "dataset": self._entry.prepared.name,
             "images": self._entry.shape[0],
             "made": time.time(),
@@ -265,12 +269,13 @@ def _entry(folder: Path) -> Entry:
     with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         manifest = json.loads((folder / _MANIFEST).read_text())
         key = manifest["key"]
+        named = key | manifest  # up to format 2 the key held the names of backbone and tensor
         part = Part(split=str(key["split"]), view=int(key["view"]))
         time.localtime(manifest["made"])  # refuses what is no date
         made = float(manifest["made"])
         about = {
-            "backbone": str(key["backbone"]),
-            "tensor": str(key["tensor"]),
+            "backbone": str(named["backbone"]),
+            "tensor": str(named["tensor"]),
             "dataset": f"{manifest['dataset']} {key['dataset'][:8]}",
             "of": part.title,
             "images": str(manifest["images"]),

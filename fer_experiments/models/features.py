@@ -6,10 +6,12 @@ the same features, other frozen weights or pixels find none. `feature_files` kno
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +29,7 @@ from fer_experiments.models.feature_files import (
     home,
     make_room,
 )
-from fer_experiments.models.forward import forward
+from fer_experiments.models.forward import batch_size, forward
 
 if TYPE_CHECKING:
     import keras
@@ -65,19 +67,24 @@ def obtain(
         DataError: the data home may not be written to.
         ConfigError: values too large for cache_dtype=float16.
     """
+    import keras
+
     started = time.perf_counter()
+    augmenter = _augmenter(batch_size(model))
     views = [Part(split="train", view=view) for view in range(config.features.views)]
     parts = [*views, Part(split="val")]
     kept: dict[tuple[Part, str], Kept] = {}
-    for name in dict.fromkeys([*cut, *also]):
-        [tensor] = cuts.before(model, [name]).outputs
-        weights = cuts.weights_hash(model, name)
+    names = list(dict.fromkeys([*cut, *also]))
+    tensors = cuts.before(model, names).outputs
+    for name, tensor, graph in zip(names, tensors, cuts.digests(model, names), strict=True):
         for part in parts:
             kept[part, name] = Kept(
                 part=part,
                 name=name,
                 tensor_shape=tuple(tensor.shape[1:]),
-                weights=weights,
+                graph=graph,
+                backend=keras.backend.backend(),
+                augmenter=augmenter,
                 prepared=prepared,
                 config=config,
             )
@@ -143,6 +150,17 @@ def _compute_part(
             for file, values in zip(files, tensors, strict=True):
                 file.append(values)
             advance(len(tensors[0]))
+
+
+def _augmenter(batch_size: int) -> str:
+    """Digest of what draws augmented views besides the configuration: our code, Keras's, and how
+    many images are drawn for at a time."""
+    import keras
+
+    from fer_experiments.models import augmentation
+
+    code = Path(augmentation.__file__).read_bytes()
+    return hashlib.sha256(f"{keras.__version__} {batch_size} ".encode() + code).hexdigest()
 
 
 def _view(part: Part, config: Config) -> Callable[[np.ndarray], np.ndarray]:

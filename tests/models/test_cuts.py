@@ -145,7 +145,7 @@ def test_the_hash_follows_the_weights_below_and_no_others() -> None:
     tensors = ("block1_pool", "block2_2_bn", "head_flatten")
 
     def hashes() -> list[str]:
-        return [cuts.weights_hash(model, name) for name in tensors]
+        return cuts.digests(model, tensors)
 
     first = hashes()
     for name in ("head_batchnorm", "head_dense", "logits"):
@@ -161,19 +161,112 @@ def test_the_hash_follows_the_weights_below_and_no_others() -> None:
 
 def test_the_hash_covers_the_statistics_of_batchnorm() -> None:
     model = build()
-    first = cuts.weights_hash(model, "block1_pool")
+    first = cuts.digests(model, ["block1_pool"])
     layer = model.get_layer("block1_bn")
     layer.moving_mean.assign(layer.moving_mean + 1)
-    assert cuts.weights_hash(model, "block1_pool") != first
+    assert cuts.digests(model, ["block1_pool"]) != first
 
 
-def test_the_hash_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
-    model = build()
+@pytest.mark.parametrize("backbone", LAST_FOUR)
+def test_the_digest_is_the_same_after_saving_and_loading(backbone: str, tmp_path: Path) -> None:
+    """And in another process or after other models, where Keras counts its names on."""
+    cut = {"vgg16": "block2_pool", "resnet50": "conv2_block3_out", "tiny": "none"}[backbone]
+    model = build(backbone, cut=cut)
+    names = [*HEAD, *last_four(model)]
+    first = cuts.digests(model, names)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    for name in LAST_FOUR["tiny"]:
-        assert cuts.weights_hash(loaded, name) == cuts.weights_hash(model, name)
-    assert cuts.weights_hash(build(), "block1_pool") == cuts.weights_hash(model, "block1_pool")
+    again = build(backbone, cut=cut)
+    assert cuts.digests(loaded, names) == cuts.digests(again, names) == first
+    classifier.unfreeze(again, 4, train_batchnorm=True)  # what trains later plays no part
+    cuts.behind(again, cuts.find(again, cuts.training_layers(again)))
+    assert cuts.digests(again, names) == first
+    assert len(set(first)) == len(first)
+
+
+def test_each_tensor_has_the_digest_that_it_has_alone() -> None:
+    model = build()
+    names = ["block1_pool", "block2_2_bn", "head_flatten"]
+    assert cuts.digests(model, names) == [cuts.digests(model, [name])[0] for name in names]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cut": "block2_add"},  # the same weights below, the same shape, without the last ReLU
+        {"cut": "block2_2_bn"},
+        {"head": "average"},
+        {"input_scaling": "unit"},
+        {"input_size": 64},
+        {"precision": "mixed_bfloat16"},
+        {"initializer": "glorot_uniform"},
+    ],
+    ids=str,
+)
+def test_what_decides_the_values_decides_the_digest(changes: dict[str, object]) -> None:
+    def digest(model: keras.Model) -> str:
+        name = cuts.find(model, cuts.training_layers(model))[0]
+        return cuts.digests(model, [name])[0]
+
+    model, other = build(), build(**changes)
+    assert digest(model) != digest(other)
+    assert digest(build(**changes)) == digest(other)
+
+
+def small_graph(
+    *,
+    negative_slope: float = 0.0,
+    strides: int = 1,
+    epsilon: float = 1e-3,
+    interpolation: str = "bilinear",
+    divisor: float = 2.0,
+    channel: int = 0,
+    mean: float = 1.0,
+    swapped: bool = False,
+    name: str = "convolution",
+    initializer: str = "ones",
+    trainable: bool = True,
+) -> keras.Model:
+    """One of each kind of setting that a value can depend on, and some that play no part."""
+    pixels = keras.Input((8, 8, 3), name="pixels")
+    x = layers.Resizing(12, 12, interpolation=interpolation)(pixels)
+    x = x[..., channel : channel + 1] / divisor + np.full((1, 1, 1, 1), mean, np.float32)
+    convolution = layers.Conv2D(
+        2, 3, strides=strides, padding="same", name=name, kernel_initializer=initializer
+    )
+    convolution.trainable = trainable
+    x = convolution(x)
+    convolution.set_weights([np.ones(w.shape, np.float32) for w in convolution.weights])
+    x = layers.BatchNormalization(epsilon=epsilon)(x)
+    y = layers.LeakyReLU(negative_slope=negative_slope)(x)
+    return keras.Model(pixels, layers.Subtract(name="end")([y, x] if swapped else [x, y]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"negative_slope": 0.5},
+        {"strides": 2},
+        {"epsilon": 1e-5},
+        {"interpolation": "bicubic"},
+        {"divisor": 2.5},
+        {"channel": 1},
+        {"mean": 1.5},
+        {"swapped": True},
+    ],
+    ids=str,
+)
+def test_every_setting_below_the_tensor_decides_the_digest(changes: dict[str, object]) -> None:
+    first, other = small_graph(), small_graph(**changes)  # type: ignore[arg-type]
+    assert cuts.digests(first, ["end"]) != cuts.digests(other, ["end"])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "renamed"}, {"initializer": "zeros"}, {"trainable": False}], ids=str
+)
+def test_names_and_what_only_training_looks_at_do_not(changes: dict[str, object]) -> None:
+    first, other = small_graph(), small_graph(**changes)  # type: ignore[arg-type]
+    assert cuts.digests(first, ["end"]) == cuts.digests(other, ["end"])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Most tests have a data home of their own. Those that take `trained` share the one of a finished run.
 """
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -276,6 +277,8 @@ def test_another_head_finds_the_features(trained: Trained, fer: Fer) -> None:
         {"limit": 70},
         {"data_seed": 1},
         {"cut": "block1_pool"},
+        {"cut": "block2_add"},  # the same weights below and the same shape, without the last ReLU
+        {"head": "average"},
         {"input_scaling": "unit"},
         {"input_size": 64},
         {"seed": 1},  # with weights=none the backbone is drawn from it
@@ -295,6 +298,73 @@ def test_what_gives_other_features_is_computed(changes: dict[str, object], home:
     assert len(second) == 4
     assert {name: second[name] for name in first} == first
     assert obtain(**small | changes).computed == obtain(**small).computed == 0
+
+
+def test_a_head_trains_on_what_the_logged_model_gives(home: Path) -> None:
+    """After another truncation point whose features look alike, too."""
+    small = {"synthetic_count": 105}
+    obtain(**small, cut="block2_add")
+    model, prepared, config = material(**small, cut="block2_out")
+    found = features.obtain(model, prepared, config, cut=head_cut(model))
+    given = cuts.before(model, head_cut(model)).predict_on_batch(
+        prepared.split("val")[0].astype(np.float32)[..., None]
+    )
+    np.testing.assert_allclose(found.val[0], keras.tree.flatten(given)[0], atol=1e-4)
+    assert found.val[0].min() == 0  # after a ReLU
+
+
+def entry(**changes: object) -> feature_files.Kept:
+    """An augmented copy's place in the cache; `changes` are of the configuration."""
+    wanted = {"synthetic_count": 105, "backbone": "tiny", "views": 3, "rotation": 20}
+    config = resolve("demo", wanted | changes)
+    return feature_files.Kept(
+        part=feature_files.Part(split="train", view=1),
+        name="head_flatten",
+        tensor_shape=(576,),
+        graph="one",
+        backend="tensorflow",
+        augmenter="one",
+        prepared=prepare(replace(config.data, data_seed=0)),
+        config=config,
+    )
+
+
+PAIRS: dict[str, Callable[[feature_files.Kept], feature_files.Kept]] = {
+    "dataset": lambda kept: replace(kept, prepared=entry(synthetic_count=112).prepared),
+    "split": lambda kept: replace(kept, part=feature_files.Part(split="val", view=1)),
+    "view": lambda kept: replace(kept, part=feature_files.Part(split="train", view=2)),
+    "augmentation": lambda kept: replace(kept, config=entry(rotation=10).config),
+    "augmenter": lambda kept: replace(kept, augmenter="two"),
+    "data_seed": lambda kept: replace(kept, config=entry(data_seed=1).config),
+    "graph": lambda kept: replace(kept, graph="two"),
+    "backend": lambda kept: replace(kept, backend="jax"),
+    "dtype": lambda kept: replace(kept, config=entry(cache_dtype="float16").config),
+}
+
+
+def test_every_part_of_the_key_by_itself_leads_elsewhere() -> None:
+    first = entry()
+    assert set(PAIRS) == set(first.key) - {"format"}
+    for part, change in PAIRS.items():
+        other = change(first)
+        differing = {name for name in first.key if first.key[name] != other.key[name]}
+        assert differing == {part}
+        assert other.folder != first.folder
+    assert replace(first, config=entry(seed=5, learning_rate=0.5).config).folder == first.folder
+
+
+def test_what_an_older_version_kept_is_listed_and_computed_anew(home: Path, fer: Fer) -> None:
+    obtain(synthetic_count=105)
+    for folder in entries(home):
+        file = folder / "manifest.json"
+        manifest = json.loads(file.read_text())
+        named = {name: manifest.pop(name) for name in ("backbone", "tensor")}
+        manifest["key"] |= {"format": 2, **named}
+        file.write_text(json.dumps(manifest))
+        folder.rename(folder.with_name(f"tiny-{folder.name[::-1][:16]}"))
+    rows = fer("cache").out.splitlines()[1:-1]
+    assert all(row.startswith("tiny  ") and " head_flatten " in row for row in rows)
+    assert obtain(synthetic_count=105).computed == 81 + 12
 
 
 def test_what_gives_the_same_features_computes_nothing(home: Path) -> None:
