@@ -15,6 +15,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from fer_experiments.data.images import FAINT
+
 if TYPE_CHECKING:
     from fer_experiments.data.prepared import PreparedDataset
 
@@ -51,6 +53,12 @@ def is_blank(images: np.ndarray) -> np.ndarray:
     return np.asarray(flat.min(axis=1) == flat.max(axis=1))
 
 
+def is_faint(images: np.ndarray) -> np.ndarray:
+    """(N,) bool: which of the uint8 images (N, H, W) use less than a tenth of the range of grey."""
+    flat = images.reshape(len(images), -1)
+    return np.asarray(np.ptp(flat, axis=1) < FAINT * 255)
+
+
 def audit(images: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> dict[str, Any]:
     """Counts of what a reader of the scores should know.
 
@@ -63,7 +71,9 @@ def audit(images: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> dict[st
         duplicate_groups, duplicate_images: sets of images with the same pixels, and how many
         images stand in one; cross_split_groups: sets that reach over splits;
         `<split>_in_train`: images of that split that also stand in train; conflicting_groups:
-        sets with more than one label; blank_images: images of one single grey, per split.
+        sets with more than one label; blank_images: images of one single grey, per split;
+        faint_images: images that use less than a tenth of the range of grey, blank ones among
+        them, per split.
     """
     group = pixel_groups(images)
     sizes = np.bincount(group)
@@ -72,7 +82,7 @@ def audit(images: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> dict[st
         for name in ("train", "val", "test")
     }
     pairs = np.unique(np.stack([group, labels]), axis=1)
-    blank = is_blank(images)
+    blank, faint = is_blank(images), is_faint(images)
     return {
         "duplicate_groups": int((sizes > 1).sum()),
         "duplicate_images": int(sizes[sizes > 1].sum()),
@@ -81,6 +91,7 @@ def audit(images: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> dict[st
         "test_in_train": int(in_split["train"][group[splits == "test"]].sum()),
         "conflicting_groups": int((np.bincount(pairs[0]) > 1).sum()),
         "blank_images": {name: int(blank[splits == name].sum()) for name in in_split},
+        "faint_images": {name: int(faint[splits == name].sum()) for name in in_split},
     }
 
 

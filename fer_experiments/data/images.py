@@ -30,6 +30,8 @@ CENTRAL_SQUARE, SQUASH = "central_square", "squash"
 BYTE, INTEGER, FLOAT, COLOUR = "byte", "integer", "float", "colour"
 # White in 8, 10, 12, 14 and 16 bits.
 _WHITES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+# An image whose brightest and darkest value are nearer than this share of the range shows little.
+FAINT = 0.1
 # The brightest value of all is at least this share of white, or white is something else.
 _BRIGHT = 0.25
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -183,27 +184,55 @@ def find(key: str) -> PreparedDataset | None:
 
 
 def _pointed_to(pointer: Path) -> PreparedDataset:
-    text = pointer.read_text(encoding="utf-8")
-    if not text.startswith("{"):  # up to version 1.0 the folder's name was all
-        return open_prepared(data_home() / text.strip())
-    told = json.loads(text)
-    request = dict(told["request"])
-    if not request.keys() >= _DESCRIBED:
-        raise ValueError("half a request")
-    prepared = open_prepared(data_home() / told["folder"])
+    folder, request = _read_pointer(pointer)
+    prepared = open_prepared(data_home() / folder)
     return replace(prepared, manifest=prepared.manifest | request)
 
 
-def by_fingerprint(fingerprint: str) -> PreparedDataset | None:
-    """The prepared dataset with exactly this content, whatever it was made from."""
+def _read_pointer(pointer: Path) -> tuple[str, dict[str, Any]]:
+    """Name of the folder, and what the request adds to its manifest."""
+    text = pointer.read_text(encoding="utf-8")
+    if not text.startswith("{"):  # up to version 1.0 the folder's name was all
+        return text.strip(), {}
+    told = json.loads(text)
+    folder, request = str(told["folder"]), dict(told["request"])
+    if not request.keys() >= _DESCRIBED:
+        raise ValueError("half a request")
+    return folder, request
+
+
+def by_fingerprint(fingerprint: str, config: DataConfig | None = None) -> PreparedDataset | None:
+    """The prepared dataset with exactly this content, whatever it was made from.
+
+    With `config` it is told as that request asked for it, where the request is known.
+    """
     for folder in data_home().glob(f"*-{fingerprint[:16]}"):
         try:
             prepared = open_prepared(folder)
         except DataError:
             continue
         if prepared.fingerprint == fingerprint and is_intact(prepared):
-            return prepared
+            return prepared if config is None else _as_asked(prepared, config)
     return None
+
+
+def _as_asked(prepared: PreparedDataset, config: DataConfig) -> PreparedDataset:
+    for pointer in sorted((data_home() / "sources").glob("*")):
+        try:
+            folder, request = _read_pointer(pointer)
+            same = folder == prepared.folder.name and _asks(request, config)
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if same:
+            return replace(prepared, manifest=prepared.manifest | request)
+    return prepared
+
+
+def _asks(request: Mapping[str, Any], config: DataConfig) -> bool:
+    """Whether a request is the one of this configuration."""
+    return request["source"] == {**request["source"], "dataset": config.dataset} and all(
+        request[name] == value for name, value in _asked(config).items()
+    )
 
 
 def is_intact(prepared: PreparedDataset) -> bool:
@@ -273,11 +302,7 @@ def write(
         "class_names": list(data.class_names),
         "image_size": config.image_size,
         "counts": _counts(labels, splits, data.class_names),
-        "split": config.split,
-        "val_fraction": config.val_fraction if config.split == "holdout" else None,
-        "limit": config.limit,
-        "data_seed": config.data_seed,
-        "leaks": config.leaks,
+        **_asked(config),
         "source": {"dataset": config.dataset, **identity},
         "source_key": key,
         "audit": audit(images, labels, splits) | {"dropped_from_train": dropped},
@@ -303,6 +328,17 @@ def write(
     pointer = data_home() / "sources" / key
     write_text(pointer, json.dumps({"folder": folder.name, "request": request}))
     return _pointed_to(pointer)
+
+
+def _asked(config: DataConfig) -> dict[str, Any]:
+    """What a manifest tells of the configuration."""
+    return {
+        "split": config.split,
+        "val_fraction": config.val_fraction if config.split == "holdout" else None,
+        "limit": config.limit,
+        "data_seed": config.data_seed,
+        "leaks": config.leaks,
+    }
 
 
 def _is_whole(folder: Path) -> bool:

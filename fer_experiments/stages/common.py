@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fer_experiments import console
 from fer_experiments.config import Config, per_backbone
+from fer_experiments.data.images import FLOAT, INTEGER, SQUASH
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.sources import open_source
 from fer_experiments.evaluation import figures
@@ -122,26 +123,56 @@ def card(prepared: PreparedDataset) -> str:
 
 
 def audit_metrics(prepared: PreparedDataset) -> dict[str, float]:
-    """The audit's counts as metrics `audit/…`; the blank images of each split by themselves."""
-    counts = dict(prepared.manifest["audit"])
-    blank = {f"blank_images_{split}": n for split, n in counts.pop("blank_images").items()}
-    return {f"audit/{name}": n for name, n in (counts | blank).items()}
+    """The audit's counts as metrics `audit/…`; what is counted by split, a metric each."""
+    found: dict[str, float] = {}
+    for name, count in prepared.manifest["audit"].items():
+        if isinstance(count, dict):
+            found |= {f"audit/{name}_{split}": n for split, n in count.items()}
+        else:
+            found[f"audit/{name}"] = count
+    return found
 
 
 def audit_lines(prepared: PreparedDataset) -> list[str]:
     """The audit in words."""
     audit = prepared.manifest["audit"]
     dropped = audit.get("dropped_from_train")
-    blank = ", ".join(f"{n} in {split}" for split, n in audit["blank_images"].items() if n)
     return [
         f"{audit['duplicate_groups']} sets of identical images ({audit['duplicate_images']} "
         f"images); {audit['cross_split_groups']} sets reach over splits",
         f"{audit['val_in_train']} val and {audit['test_in_train']} test images also stand in train",
         *([f"{dropped} training images that also stand there were dropped"] if dropped else []),
         f"{audit['conflicting_groups']} sets of identical images carry different labels",
-        f"blank images: {blank or 'none'}",
+        f"blank images: {_by_split(audit['blank_images'])}",
+        # Data that older versions prepared were not asked.
+        *(
+            [f"images with less than a tenth of the range of grey: {_by_split(faint)}"]
+            if any((faint := audit.get("faint_images", {})).values())
+            else []
+        ),
         altered_line(prepared) or "no file skipped, converted or resized",
+        *pixel_lines(prepared),
     ]
+
+
+def _by_split(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} in {split}" for split, n in counts.items() if n) or "none"
+
+
+def pixel_lines(prepared: PreparedDataset) -> list[str]:
+    """How files became pixels, where that was not plain."""
+    lines = []
+    if prepared.crop == SQUASH:
+        lines.append("images that were not square were squashed, as versions up to 1.0 did")
+    elif count := prepared.manifest.get("not_square"):
+        lines.append(f"{count} images were not square: their central square was taken")
+    numbers = {INTEGER: "whole numbers of more than 8 bits", FLOAT: "fractions"}
+    lines += [
+        f"of {numbers[kind]}, {white:g} is white"
+        for kind, white in prepared.white.items()
+        if kind in numbers
+    ]
+    return lines
 
 
 def altered_line(prepared: PreparedDataset) -> str | None:

@@ -14,8 +14,8 @@ def dataset_of(config: DataConfig, fingerprint: str) -> PreparedDataset:
     Raises:
         DataError: the source no longer gives the same data.
     """
-    prepared = by_fingerprint(fingerprint) or prepare(config)
-    if prepared.fingerprint != fingerprint and prepared.manifest["not_square"]:
+    prepared = by_fingerprint(fingerprint, config) or prepare(config)
+    if prepared.fingerprint != fingerprint and not prepared.suits(PixelRule(crop=SQUASH)):
         prepared = prepare(config, PixelRule(crop=SQUASH))  # as up to version 1.0
     if prepared.fingerprint != fingerprint:
         raise DataError(

@@ -32,6 +32,7 @@ CLEAN = {
     "test_in_train": 0,
     "conflicting_groups": 0,
     "blank_images": {"train": 0, "val": 0, "test": 0},
+    "faint_images": {"train": 0, "val": 0, "test": 0},
 }
 SPLITS = np.repeat(["train", "val", "test"], [20, 10, 10])
 
@@ -92,7 +93,16 @@ def test_blank_images():
     images = noise(40)
     for number, grey in ((3, 0), (4, 255), (20, 128)):
         images[number] = grey
-    assert audited(images) == CLEAN | {"blank_images": {"train": 2, "val": 1, "test": 0}}
+    counts = {"train": 2, "val": 1, "test": 0}
+    assert audited(images) == CLEAN | {"blank_images": counts, "faint_images": counts}
+
+
+def test_images_that_use_less_than_a_tenth_of_the_range():
+    images = noise(40)
+    for number, darkest, brightest in ((3, 0, 25), (4, 200, 225), (5, 0, 26), (20, 7, 8)):
+        images[number] = darkest
+        images[number, 0, 0] = brightest
+    assert audited(images) == CLEAN | {"faint_images": {"train": 2, "val": 1, "test": 0}}
 
 
 def test_almost_the_same_is_not_the_same():

@@ -418,6 +418,17 @@ def test_each_request_is_told_as_it_was_asked(faces, tmp_path, home):
     assert (told["source"]["dataset"], told["leaks"]) == (str(faces), "keep")
 
 
+def test_by_its_fingerprint_it_is_told_as_the_request_asked(faces, tmp_path):
+    there = write_folder(tmp_path / "there", FILES)
+    fingerprint = prepare(config(faces)).fingerprint
+    prepare(config(there, leaks="drop"))
+    for path, leaks in ((faces, "keep"), (there, "drop")):
+        told = prepared.by_fingerprint(fingerprint, config(path, leaks=leaks)).manifest
+        assert (told["source"]["dataset"], told["leaks"]) == (str(path), leaks)
+    told = prepared.by_fingerprint(fingerprint, config(there)).manifest  # never asked for
+    assert (told["source"]["dataset"], told["leaks"]) == (str(faces), "keep")
+
+
 @pytest.mark.parametrize("text", ["{", '{"folder": 3}', '{"folder": "x", "request": 3}', "[]"])
 def test_a_damaged_request_is_noticed_and_mended(text, faces, home):
     first = prepare(config(faces))
