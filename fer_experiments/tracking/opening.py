@@ -13,7 +13,15 @@ from typing import Any, Protocol
 
 from fer_experiments import __version__, console
 from fer_experiments.data.storage import disk_is_full
-from fer_experiments.errors import FerError, RunError, Terminated, TrackingError, UsageError
+from fer_experiments.errors import (
+    DataError,
+    DiskFullError,
+    FerError,
+    RunError,
+    Terminated,
+    TrackingError,
+    UsageError,
+)
 from fer_experiments.secrets import redact
 from fer_experiments.tracking import journal as journals
 from fer_experiments.tracking.journal import Journal
@@ -235,7 +243,7 @@ def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> Non
     else:
         reason = str(error) if isinstance(error, FerError) else f"{type(error).__name__}: {error}"
     reason = redact(reason)[:5000]
-    can_go_on = journal.start["stage"] in RESUMABLE and not isinstance(error, UsageError)
+    can_go_on = journal.start["stage"] in RESUMABLE and not _fails_again(journal, error)
     tags = early_end_tags(reason, _open[0].journal if can_go_on else None)
     done = False
     with suppress(FerError):
@@ -248,6 +256,15 @@ def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> Non
             delivery.say_directly(status, tags)
     if can_go_on and not writer.nested:
         console.say(f"next   {_going_on(journal)}")
+
+
+def _fails_again(journal: Journal, error: BaseException) -> bool:
+    """Whether a run failed at its start because of what was asked for, or of the data."""
+    if journal.has("resume"):
+        return False  # it got further once: what is around it has changed, and may change back
+    if isinstance(error, DataError) and not isinstance(error, DiskFullError):
+        return journal.param("dataset_fingerprint") is None  # not even the data was there
+    return isinstance(error, UsageError)
 
 
 def early_end_tags(reason: str, go_on_with: Journal | None) -> dict[str, str]:

@@ -79,6 +79,7 @@ def deliver_all() -> list[Synced]:
     return found
 
 
+@store.translated()
 def point_to(run_id: str, resumed: str) -> None:
     """Says in the run that `mlflow run` made that the work is written to another one."""
     note = f"Went on with run `{resumed}`; everything is written there."

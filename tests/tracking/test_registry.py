@@ -26,7 +26,7 @@ from fer_experiments.tracking import models, registry, runs, store
 from fer_experiments.tracking.opening import SUITE_TAG
 from fer_experiments.tracking.registry import CHALLENGER, CHAMPION
 
-from ..conftest import Fer
+from ..conftest import QUICK, Fer
 
 NAME = "emotion-faces"
 
@@ -409,6 +409,46 @@ def test_main_refuses_such_data_before_it_trains(empty: Path, tmp_path: Path, fe
     assert "--resume" not in outcome.out
     stages = {r.data.tags["stage"] for r in MlflowClient().search_runs(["1"])}
     assert stages == {"main", "prepare"}
+
+
+@pytest.mark.parametrize("command", ["train", "main"])
+def test_a_start_that_can_only_fail_again_is_not_offered_to_go_on(
+    command: str, empty: Path, fer: Fer
+) -> None:
+    for name in ("calm", "wild"):
+        (empty / "faces" / name).mkdir(parents=True)
+        (empty / "faces" / name / "1.png").write_bytes(b"no image")
+    backbone = "--backbone" if command == "train" else "--backbones"
+    outcome = fer(command, backbone, "tiny", "--recipe", "demo", "--dataset", empty / "faces")
+    assert outcome.exit_code == 1
+    assert "--resume" not in outcome.out + outcome.err
+    [run] = (r for r in MlflowClient().search_runs(["1"]) if r.data.tags["stage"] == command)
+    assert run.data.tags["failure_reason"] in outcome.err
+    assert "Go on with" not in run.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.slow
+def test_main_resumes_under_another_name_where_the_first_became_impossible(
+    empty: Path, tmp_path: Path, fer: Fer
+) -> None:
+    with sqlite3.connect(empty / "mlflow.db") as database:
+        database.execute("ALTER TABLE registered_model_aliases RENAME TO elsewhere")
+    outcome = fer("main", "--backbones", "tiny", *QUICK)
+    assert outcome.exit_code == 1
+    assert "no such table" in outcome.err
+    run_id = outcome.out.split("fer main --resume ")[1].split()[0]
+    with sqlite3.connect(empty / "mlflow.db") as database:
+        database.execute("ALTER TABLE elsewhere RENAME TO registered_model_aliases")
+
+    make_champion(add("emotion-synthetic", logged(tmp_path, classes=("calm", "wild"))))
+    outcome = fer("main", "--resume", run_id)
+    assert outcome.exit_code == 2
+    assert "pass --model-name" in outcome.err
+    assert f"fer main --resume {run_id}" in outcome.out  # what was begun is kept
+
+    outcome = fer("main", "--resume", run_id, "--model-name", "other")
+    assert outcome.exit_code == 0, outcome.err
+    assert (aliases("other"), aliases("emotion-synthetic")) == ({"champion": 1}, {"champion": 1})
 
 
 @pytest.fixture
