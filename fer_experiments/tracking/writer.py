@@ -17,7 +17,7 @@ import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
-from fer_experiments.secrets import redact
+from fer_experiments.secrets import holds_secret, redact
 from fer_experiments.tracking.journal import Journal
 
 if TYPE_CHECKING:
@@ -63,8 +63,12 @@ class Writer:
         return self._delivery.link
 
     def event(self, kind: str, **content: Any) -> None:
-        """Writes an event down and sends it on its way."""
-        self.journal.append(kind, **content)
+        """Writes an event down and sends it on its way, without the secrets in its texts.
+
+        Names are left alone: keys, and the file that an event carries.
+        """
+        file = {key: content.pop(key) for key in ("file",) if key in content}
+        self.journal.append(kind, **file, **_redacted(content, keys=False))
         self._delivery.wake()
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -74,7 +78,7 @@ class Writer:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags."""
-        self.event("tags", values={name: redact(value) for name, value in values.items()})
+        self.event("tags", values=dict(values))
 
     def note(self, text: str) -> None:
         """The run's description, Markdown; replaces an earlier one."""
@@ -108,8 +112,9 @@ class Writer:
 
     def arrays(self, values: Mapping[str, np.ndarray], path: str) -> None:
         """NumPy arrays as one compressed .npz artifact, without pickles."""
+        arrays = {name: _redacted_texts(array) for name, array in values.items()}
         with self._artifact(path) as file:
-            np.savez_compressed(file, allow_pickle=False, **values)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
     def table(self, columns: Mapping[str, list[Any]], path: str) -> None:
         """A table that the UI shows."""
@@ -125,7 +130,7 @@ class Writer:
             "dataset",
             name=f"{prepared.name} {split}",
             digest=prepared.fingerprint[:36],  # no longer one fits
-            source=redact(str(prepared.manifest["source"]["dataset"])),
+            source=str(prepared.manifest["source"]["dataset"]),
             split=split,
             arrays=[[list(a.shape), str(a.dtype)] for a in (images, labels)],
         )
@@ -149,7 +154,7 @@ class Writer:
                 "image_size": prepared.image_size,
                 "crop": prepared.crop,
                 "white": prepared.white,
-                "config": _redacted(config.flat()),
+                "config": config.flat(),
                 "dataset_name": prepared.name,
                 "dataset_fingerprint": prepared.fingerprint,
             },
@@ -173,15 +178,27 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^\w\-./ :]", "_", name)
 
 
-def _redacted(value: Any) -> Any:
+def _redacted(value: Any, *, keys: bool = True) -> Any:
     """The value with secrets taken out of every text in it, before JSON escapes them."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {_redacted(key): _redacted(v) for key, v in value.items()}
+        return {
+            _redacted(key) if keys else key: _redacted(v, keys=keys) for key, v in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [_redacted(v) for v in value]
+        return [_redacted(v, keys=keys) for v in value]
     return value
+
+
+def _redacted_texts(array: np.ndarray) -> np.ndarray:
+    """The array as it is, or, if it holds text with secrets, one without them."""
+    if array.dtype.kind != "U":
+        return array
+    texts = [str(text) for text in array.flat]
+    if not holds_secret("\n".join(texts)):  # one look at all: there may be thousands
+        return array
+    return np.array([redact(text) for text in texts]).reshape(array.shape)
 
 
 def _plain(value: Any) -> Any:
