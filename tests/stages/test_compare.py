@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from fer_experiments.tracking.runs import stored_arrays
 
-from ..conftest import QUICK, Fer
+from ..conftest import QUICK, Fer, process_environment
 from .designed import answers, log_designed, write_images
 
 Designed = Callable[[int, float], str]
@@ -160,3 +162,23 @@ def test_flipping_at_test_time_stands_beside_the_plain_score_and_can_be_a_model(
     runs = [MlflowClient().get_run(r).data.metrics["val/tta/log_loss"] for r in (first, again)]
     assert runs[0] == runs[1]
     assert "tta to be none, flip" in fer("evaluate", "--run-id", run_id, "--tta", "1").error
+
+
+def test_models_whose_training_run_is_gone_are_still_compared(
+    three: Designed, fer: Fer, fresh_store: Path
+) -> None:
+    gone = three(0, 0.6)
+    for run_id in (gone, three(2, 0.8)):
+        evaluated(fer, run_id)
+    MlflowClient().delete_run(gone)
+    database = f"sqlite:///{fresh_store}/mlflow.db"
+    collected = subprocess.run(
+        [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", database],
+        env=process_environment(MLFLOW_TRACKING_URI=database),
+        capture_output=True,
+        text=True,
+    )
+    assert collected.returncode == 0, collected.stderr
+    outcome = fer("compare")
+    assert outcome.exit_code == 0, outcome.err
+    assert "vgg16 train baseline s2 is better than vgg16 train baseline s0" in outcome.out
