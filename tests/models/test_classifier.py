@@ -6,7 +6,7 @@ import pytest
 
 from fer_experiments.config import Config
 from fer_experiments.errors import ConfigError
-from fer_experiments.models import backbones, classifier
+from fer_experiments.models import backbones, classifier, cuts, derived
 from fer_experiments.recipes import resolve
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1)).astype(np.float32)
@@ -151,6 +151,27 @@ def test_in_lower_precision_logits_and_probabilities_are_float32() -> None:
     assert (probabilities.argmax(axis=1) == 5).all()
     scores = np.exp(bias - bias.max())
     np.testing.assert_allclose(probabilities[0], scores / scores.sum(), rtol=1e-5)
+
+
+def test_models_of_before_whose_logits_are_bfloat16_still_work(tmp_path: Path) -> None:
+    """Loaded, taken apart, given a temperature, averaged, trained on."""
+    changes = {"backbone": "tiny", "precision": "mixed_bfloat16", "dropout": 0.0}
+    config = build(**changes).get_config()
+    [logits] = [layer for layer in config["layers"] if layer["name"] == "logits"]
+    logits["config"]["dtype"]["config"]["name"] = "mixed_bfloat16"
+    keras.Model.from_config(config).save(tmp_path / "older.keras")
+    older = keras.models.load_model(tmp_path / "older.keras")
+    assert older.get_layer("logits").compute_dtype == "bfloat16"
+    expected = older.predict(PIXELS, verbose=0)
+    cut = cuts.find(older, cuts.training_layers(older))
+    features = cuts.before(older, cut).predict_on_batch(PIXELS)
+    behind = cuts.behind(older, cut).predict_on_batch(keras.tree.flatten(features)[0])
+    np.testing.assert_allclose(behind, expected, atol=1e-5)
+    warm = derived.with_temperature(older, 2.0).predict(PIXELS, verbose=0)
+    np.testing.assert_array_equal(warm.argmax(axis=1), expected.argmax(axis=1))
+    both = derived.average([older, build(**changes)], mirror=True).predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(both.sum(axis=1), 1, atol=1e-5)
+    assert classifier.unfreeze(older, 4, train_batchnorm=False) == ["block2_0_conv"]
 
 
 @pytest.mark.parametrize("recipe", ["notebook", "baseline"])

@@ -1,0 +1,94 @@
+"""A request for prepared data finds what the same request made, and never what another one made."""
+
+import numpy as np
+import pytest
+
+from fer_experiments.config import DataConfig
+from fer_experiments.data import prepared
+from fer_experiments.data.images import PixelRule
+from fer_experiments.data.prepared import prepare
+from fer_experiments.errors import DataError
+
+from .helpers import pictures, write_folder
+
+FILES = pictures({"Training": 10, "PublicTest": 2, "PrivateTest": 2})
+FIRST = {"split": "official"}
+HELD_OUT = {"split": "holdout"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A data home of this test's own."""
+    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """The little data set as a folder; one of its val images stands in train, too."""
+    twin = next(path for path in FILES if "Training" in path)
+    files = dict(FILES)
+    files[next(path for path in FILES if "PublicTest" in path)] = FILES[twin]
+    return write_folder(tmp_path / "faces", files)
+
+
+@pytest.mark.parametrize(
+    "base, change",
+    [
+        (FIRST, {"split": "holdout"}),
+        (HELD_OUT, {"val_fraction": 0.4}),
+        (FIRST, {"image_size": 32}),
+        (FIRST, {"limit": 14}),
+        (FIRST | {"limit": 14}, {"limit": 21}),
+        (FIRST | {"limit": 14}, {"data_seed": 1}),
+        (HELD_OUT, {"data_seed": 1}),
+        (FIRST, {"leaks": "drop"}),
+    ],
+    ids=str,
+)
+def test_each_part_of_a_request_by_itself_leads_to_data_of_its_own(
+    base, change, faces, tmp_path, monkeypatch
+):
+    first = prepare(DataConfig(dataset=str(faces), **base))
+    config = DataConfig(dataset=str(faces), **base | change)
+    assert prepared.lookup(config) is None
+    other = prepare(config)
+    assert other.fingerprint != first.fingerprint
+    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "another home"))
+    assert prepare(config).fingerprint == other.fingerprint
+    monkeypatch.undo()
+
+
+def test_another_source_has_data_of_its_own(faces, tmp_path):
+    first = prepare(DataConfig(dataset=str(faces), **FIRST))
+    inverted = {path: 255 - picture for path, picture in FILES.items()}
+    other = write_folder(tmp_path / "elsewhere" / "faces", inverted)
+    second = prepare(DataConfig(dataset=str(other), **FIRST))
+    assert second.fingerprint != first.fingerprint
+    np.testing.assert_array_equal(
+        np.sort(second.images[:, 0, 0]), np.sort([p[0, 0] for p in inverted.values()])
+    )
+
+
+def test_what_was_skipped_for_one_request_is_refused_for_another(faces):
+    (faces / "train" / "sad" / "Training_900001.png").write_bytes(b"no image")
+    asked = {"dataset": str(faces), **FIRST}
+    assert prepare(DataConfig(**asked, on_bad_image="skip")).size("train") == 70
+    with pytest.raises(DataError, match="Training_900001"):
+        prepare(DataConfig(**asked, on_bad_image="refuse"))
+
+
+def test_another_way_to_pixels_has_data_of_its_own(tmp_path):
+    wide = {path: np.pad(picture, ((0, 0), (0, 16))) for path, picture in FILES.items()}
+    config = DataConfig(dataset=str(write_folder(tmp_path / "wide", wide)), **FIRST)
+    squashed = prepare(config, PixelRule(crop="squash"))
+    cropped = prepare(config)
+    assert cropped.fingerprint != squashed.fingerprint
+    assert (cropped.manifest["crop"], squashed.manifest["crop"]) == ("central_square", "squash")
+
+
+def test_drawn_faces_follow_from_count_and_seed():
+    asked = {"dataset": "synthetic", "synthetic_count": 70}
+    first = prepare(DataConfig(**asked))
+    for change in ({"synthetic_count": 77}, {"data_seed": 1}):
+        assert prepare(DataConfig(**asked | change)).fingerprint != first.fingerprint
