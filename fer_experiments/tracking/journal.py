@@ -18,14 +18,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fer_experiments import console
 from fer_experiments.data.storage import data_home, disk_errors, write_text
-from fer_experiments.errors import RunError
+from fer_experiments.errors import RunError, first_line
 
 _EVENTS, _DELIVERED = "journal.jsonl", "delivered.json"
 
@@ -73,14 +74,23 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> Journal | None:
-        """The journal of a process that has ended; None while one still writes there."""
+        """The journal of a process that has ended.
+
+        None while one still writes there, and, with a warning, where it cannot be read: it would
+        look empty, and what is empty is removed.
+        """
         lock = FileLock(folder / "lock")
         with _making_or_opening():
             try:
                 lock.acquire(timeout=0)
             except (Timeout, OSError):
                 return None
-        return cls(folder, lock)
+        try:
+            return cls(folder, lock)
+        except (OSError, ValueError) as error:
+            lock.release()
+            console.warn(f"{folder} cannot be read ({first_line(error)}); it is left as it is")
+            return None
 
     @property
     def key(self) -> str:
@@ -250,14 +260,18 @@ def find(run_id: str) -> Journal:
         RunError: there is none on this machine, or its process is still running.
     """
     for folder in home().glob("[!.]*"):
-        if run_id in (folder.name, _read_delivered(folder).get("run_id")):
-            journal = Journal.open(folder)
-            if journal is None:
-                raise RunError(
-                    f"Expected resume to name a run that has stopped. Received: {run_id[:80]}, "
-                    "which is still running on this machine"
-                )
-            return journal
+        names = {folder.name}
+        with suppress(OSError):
+            names.add(_read_delivered(folder).get("run_id", ""))
+        if run_id not in names:
+            continue
+        journal = Journal.open(folder)
+        if journal is None:
+            raise RunError(
+                f"Expected resume to name a run that has stopped. Received: {run_id[:80]}, "
+                "which is still running on this machine, or cannot be read"
+            )
+        return journal
     raise RunError(
         "Expected resume to name an unfinished run that was started with this data home "
         f"({data_home()}). Received: {run_id[:80]}, which is finished or was started elsewhere"
@@ -274,16 +288,18 @@ def _age(folder: Path) -> float:
 def _read_delivered(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / _DELIVERED).read_text())
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except ValueError:
+        return {"tried": True}  # damaged: its run may be there, and is looked for
+    return content if isinstance(content, dict) else {"tried": True}
 
 
 def _whole_lines(path: Path) -> list[Event]:
     """The events of a journal; a last line that a killed process left unfinished is cut off."""
     try:
         content = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return []
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

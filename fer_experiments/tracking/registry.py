@@ -280,7 +280,7 @@ def gate(
     lower = metric.endswith(_LOWER_IS_BETTER)
     gain = (candidate[metric] - champion[metric]) * (-1 if lower else 1)
     refusals = []
-    # Rounded, or 0.503 - 0.502 would be less than 0.001.
+    # Rounded, or 0.3 - 0.2 would be less than 0.1.
     if gain <= 0 or round(gain, 12) < thresholds.min_improvement:
         refusals.append(
             f"{metric} {candidate[metric]:.4f} is not better than the champion's "

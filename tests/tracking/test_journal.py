@@ -121,6 +121,45 @@ def test_a_training_that_was_cut_short_goes_on_to_the_same_end(
     assert "which is finished" in again.error
 
 
+@pytest.mark.parametrize("damage", ["unreadable", "no JSON"])
+def test_a_journal_that_cannot_be_read_is_left_as_it_is(
+    damage: str, own_home: Path, fer: Fer
+) -> None:
+    folder = own_home / "data" / "runs" / ("0" * 32)
+    folder.mkdir(parents=True)
+    events = folder / "journal.jsonl"
+    if damage == "unreadable":
+        events.mkdir()  # reading it is an error of the operating system's, as of a disk's
+    else:
+        events.write_text("{broken\n")
+    outcome = fer("sync")
+    assert outcome.exit_code == 0
+    assert f"Warning: {folder} cannot be read" in outcome.err
+    assert "it is left as it is" in outcome.err
+    fer("cache", "--clear", "--unfinished")
+    assert events.exists()
+    assert "or cannot be read" in fer("train", "--resume", folder.name).err
+
+
+def test_what_was_delivered_is_looked_for_where_the_note_of_it_is_damaged(
+    own_home: Path, fer: Fer
+) -> None:
+    from fer_experiments.tracking.delivery import MlflowDelivery
+    from fer_experiments.tracking.journal import Journal
+
+    started = {"stage": "prepare", "name": "x", "tags": {"stage": "prepare"}, "experiment": "x"}
+    journal = Journal.create(**started, parent=None, adopt=None, store=None, request=None)
+    MlflowDelivery(journal).deliver_now()
+    run_id = journal.run_id
+    (journal.folder / "delivered.json").write_text("{broken")
+    journal.close()
+    again = Journal.open(journal.folder)
+    assert again is not None and again.run_id is None
+    MlflowDelivery(again).deliver_now()
+    assert again.run_id == run_id
+    again.close()
+
+
 def test_resume_takes_no_other_option(fer: Fer) -> None:
     for command in ("train", "finetune", "main"):
         outcome = fer(command, "--resume", "0" * 32, "--epochs", "3")
