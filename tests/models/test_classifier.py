@@ -72,6 +72,21 @@ def test_the_last_four_layers_are_the_notebooks(
     assert classifier.unfreeze(model, 4, train_batchnorm=False) == trainable
 
 
+def test_each_block_below_the_topmost_one_has_a_share_of_its_rate() -> None:
+    model = build(backbone="resnet50", cut="conv3_block4_out")
+    assert classifier.shares_of_rate(model, 0.5) == {}
+    classifier.unfreeze(model, 0, train_batchnorm=True)
+    shares = classifier.shares_of_rate(model, 0.5)
+    assert {name.split("_")[0]: share for name, share in shares.items()} == {
+        "conv3": 1.0,
+        "conv2": 0.5,
+        "conv1": 0.25,
+    }
+    trained = {layer.name for layer in classifier.backbone_layers(model) if layer.weights}
+    assert set(shares) == trained
+    assert set(classifier.shares_of_rate(model, 1.0).values()) == {1.0}
+
+
 def test_the_graph_is_flat_and_loads_without_custom_objects(tmp_path: Path) -> None:
     model = build(backbone="tiny")
     assert not [layer for layer in model.layers if isinstance(layer, keras.Model)]

@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import fitting
+from fer_experiments.tracking.models import load, model_of
 
 from ..conftest import Fer, Job, Outcome
 
@@ -85,6 +87,25 @@ def test_no_rectangle_is_pasted_where_there_are_no_places() -> None:
 def test_each_phase_trains_at_its_own_rate(job: Job) -> None:
     assert history(job.runs["train"], "learning_rate") == pytest.approx({1: 1e-3, 2: 1e-3})
     assert history(job.runs["finetune"], "learning_rate") == pytest.approx({3: 1e-4})
+
+
+def test_layer_decay_reaches_the_lower_blocks_alone(job: Job, fer: Fer) -> None:
+    """At a millionth of the rate a layer stays as it is, to the last bit; weight decay too."""
+    outcome = fer(
+        "finetune", "--run-id", job.runs["train"], "--unfreeze-layers", "0",
+        "--layer-decay", "1e-6", "--finetune-epochs", "1",
+    )  # fmt: skip
+    before, after = (
+        load(model_of(MlflowClient().get_run(run_id)))
+        for run_id in (job.runs["train"], run_of(outcome))
+    )
+    stays = {
+        name: np.array_equal(*(model.get_layer(name).get_weights()[0] for model in (before, after)))
+        for name in ("block1_conv", "block2_1_conv", "block2_2_conv", "logits")
+    }
+    assert stays == {
+        "block1_conv": True, "block2_1_conv": False, "block2_2_conv": False, "logits": False,
+    }  # fmt: skip
 
 
 def test_the_loop_gets_schedule_and_mixing(fresh_store: Path, fer: Fer) -> None:
