@@ -228,8 +228,11 @@ def evaluate(
 @cli.command()
 @run_id_option
 @text_option("backbone", "its newest train or finetune run")
+@champion_of_option
 @experiment_option
-def calibrate(run_id: str | None, backbone: str | None, experiment: str | None) -> None:
+def calibrate(
+    run_id: str | None, backbone: str | None, model_name: str | None, experiment: str | None
+) -> None:
     """Fit a temperature on val and put it into the model, before its softmax.
 
     The predicted classes stay the same, the probabilities become honest. Default model: as for
@@ -241,7 +244,7 @@ def calibrate(run_id: str | None, backbone: str | None, experiment: str | None) 
         lookup(backbone)
     from fer_experiments.stages import calibrate as stage
 
-    stage.run(run_id=run_id, backbone=backbone, experiment=experiment)
+    stage.run(run_id=run_id, backbone=backbone, model_name=model_name, experiment=experiment)
 
 
 @cli.command()

@@ -12,19 +12,26 @@ from fer_experiments.tracking.runs import get_run
 
 
 def run(
-    *, run_id: str | None = None, backbone: str | None = None, experiment: str | None = None
+    *,
+    run_id: str | None = None,
+    backbone: str | None = None,
+    model_name: str | None = None,
+    experiment: str | None = None,
 ) -> common.StageResult:
     """Logs the model of a train or fine-tune run again, with a temperature of its own.
 
     Args:
         run_id: a finished train or fine-tune run.
         backbone: its newest one.
+        model_name: the registered model whose champion is meant.
         experiment: where to write, and the only place to look.
 
     Raises:
         RunError: there is no such run, or its model cannot be given a temperature.
     """
-    logged = evaluate.choose(run_id=run_id, backbone=backbone, model=None, experiment=experiment)
+    logged = evaluate.choose(
+        run_id=run_id, backbone=backbone, model=None, model_name=model_name, experiment=experiment
+    )
     source = get_run(logged.source_run_id, stages=evaluate.MODEL_STAGES)
     config = logged.config
     with open_run(

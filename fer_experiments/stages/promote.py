@@ -97,12 +97,14 @@ def show(*, model_name: str | None = None) -> None:
             ],
         )
         reference = registry.reference(name)
-        console.say(reference.found)
+        if not (reference.is_champion and reference.by_fer):
+            console.say(reference.found)
         for version in versions:
             edited = CHAMPION in version.aliases and not reference.by_fer
-            if version.reason is not None and not edited:
+            if version.aliases and not edited:
                 held = " and ".join(version.aliases)
-                console.say(f"version {version.number}, {held}: {one_line(version.reason)}")
+                why = f": {one_line(version.reason)}" if version.reason is not None else ""
+                console.say(f"version {version.number} is {held}{why}")
         there = {v.number for v in versions}
         numbers = [str(number) for number in registry.history(name) if number in there]
         console.say(f"champions, oldest first: {', '.join(numbers) or 'none'}")

@@ -420,7 +420,7 @@ def _registered_model(name: str) -> RegisteredModel:
 def _all_registered_models() -> list[RegisteredModel]:
     client, found, token = store.client(), [], None
     while True:
-        page = client.search_registered_models(max_results=1000, page_token=token)
+        page = client.search_registered_models(page_token=token)
         found += page
         token = page.token
         if not token:
