@@ -1,5 +1,6 @@
 """Every kind of source gives the same labelled images, or says in one line why not."""
 
+import re
 import shutil
 import struct
 
@@ -396,7 +397,7 @@ def test_bad_rows(row, reason, tmp_path):
     path = write_csv(tmp_path / "faces.csv", [*rows[:3], row, *rows[3:]])
     message = bad_row_reason(path)
     assert f"1 of {len(rows) + 1} images" in message
-    assert f"row 4: {reason}" in message or ("row 4: " in message and reason in message)
+    assert re.search(rf"row 4: [^;]*{re.escape(reason)}", message), message
     data = read(path, on_bad_image="skip")
     assert content(data) == expected_content(FILES)
     assert data.bad[0].startswith("row 4: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import re
 import shutil
@@ -101,12 +102,23 @@ def test_a_model_file_that_is_none_is_one_clear_line(
     assert outcome.error
 
 
+def calls_of_load(tree: ast.AST) -> list[ast.Call]:
+    """Every `np.load(…)`."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call for call in calls if ast.unparse(call.func) in ("np.load", "numpy.load")]
+
+
+def test_calls_of_load_are_found() -> None:
+    texts = [path.read_text() for path in PACKAGE.rglob("*.py")]
+    assert sum(len(calls_of_load(ast.parse(text))) for text in texts) >= 3
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
 def test_nothing_in_the_package_unpickles(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"^\s*(import|from) (pickle|cloudpickle|joblib|dill|shelve)", text, re.M)
-    for call in re.findall(r"np\.load\([^)]*\)", text):
-        assert "allow_pickle=False" in call
+    for call in calls_of_load(ast.parse(text)):
+        assert "allow_pickle=False" in [ast.unparse(keyword) for keyword in call.keywords]
     assert "safe_mode=False" not in text
     assert "allow_pickle=True" not in text
 

@@ -363,6 +363,7 @@ def test_what_an_older_version_kept_is_listed_and_computed_anew(home: Path, fer:
         file.write_text(json.dumps(manifest))
         folder.rename(folder.with_name(f"tiny-{folder.name[::-1][:16]}"))
     rows = fer("cache").out.splitlines()[1:-1]
+    assert len(rows) == 2
     assert all(row.startswith("tiny  ") and " head_flatten " in row for row in rows)
     assert obtain(synthetic_count=105).computed == 81 + 12
 

@@ -191,8 +191,9 @@ def test_an_offline_run_is_delivered_as_it_was(own_home: Path, fer: Fer) -> None
     assert run.info.run_name == "tiny train demo s0"
     assert before <= run.info.start_time <= run.info.end_time <= after
     client = MlflowClient()
-    for point in client.get_metric_history(run.info.run_id, "val/accuracy"):
-        assert before <= point.timestamp <= after
+    points = client.get_metric_history(run.info.run_id, "val/accuracy")
+    assert [point.step for point in points] == [1, 2]
+    assert all(before <= point.timestamp <= after for point in points)
     assert len(weights(run)) > 0
     assert run.data.tags["model_uri"] in run.data.tags["mlflow.note.content"]
     assert journals() == []
@@ -258,11 +259,11 @@ def test_a_journal_of_another_store_is_left_alone(
 
 @pytest.mark.slow
 def test_forgotten_runs_cannot_be_resumed(own_home: Path, fer: Fer) -> None:
-    assert fer("train", *TINY, "--learning-rate", "10", "--epochs", "1").exit_code in (0, 1)
     process = start("train", *TINY, "--epochs", "500")
     wait_for(process, "epoch   1/")
     process.terminate()
     process.communicate()
+    assert len(journals()) == 1
     assert "freed" in fer("cache", "--clear", "--unfinished").out
     assert journals() == []
     assert fer("cache", "--unfinished").exit_code == 2
