@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +20,8 @@ from sklearn.metrics import (
 
 from fer_experiments.evaluation.calibration import Calibration, brier_scores, calibration
 from fer_experiments.evaluation.statistics import Interval, intervals, log_losses, mean_interval
+
+_LONGEST_NAME = 200  # of a class in the name of a metric, of which MLflow takes 250 characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,7 @@ class Report:
             scores[f"interval/{name}_high"] = interval.high
         for name in ("precision", "recall", "f1", "roc_auc", "average_precision"):
             values = getattr(self, name)
-            for i, class_name in enumerate(self.class_names):
+            for i, class_name in enumerate(metric_names(self.class_names)):
                 if self.support[i]:
                     scores[f"per_class/{name}_{class_name}"] = float(values[i])
         return {name: value for name, value in scores.items() if np.isfinite(value)}
@@ -149,6 +154,24 @@ def report(
             zero_division=0,
         ),
     )
+
+
+def metric_names(class_names: Sequence[str]) -> list[str]:
+    """What stands for each class in the name of a metric: its own name, as far as MLflow takes it.
+
+    Where two names would become one, `sad(1)` and `sad[1]`, those that had to be changed end in a
+    digest of the name, so that every class keeps scores of its own.
+    """
+    plain = [re.sub(r"[^\w\-. :]", "_", name)[:_LONGEST_NAME] for name in class_names]
+    often = Counter(plain)
+    return [
+        text if often[text] == 1 or text == name else f"{text}-{_digest(name)}"
+        for name, text in zip(class_names, plain, strict=True)
+    ]
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
 
 
 def _one_vs_rest(

@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as reference
 
 from fer_experiments.evaluation.metrics import report
+from fer_experiments.tracking.writer import metric_name
 
 NAMES = ("angry", "happy", "sad")
 RNG = np.random.default_rng(0)
@@ -109,6 +110,30 @@ def test_one_image_is_judged() -> None:
     assert "interval/log_loss_low" not in scores  # nothing is known of the spread
     assert scores["interval/macro_f1_high"] == 1
     assert scores["interval/macro_f1_low"] < 0.3
+
+
+def test_every_class_has_scores_of_its_own_whatever_it_is_called() -> None:
+    names = ("sad", "sad(1)", "sad[1]", "sad_1_", "so-so. : ok", "très triste", "joy!", "x" * 300)
+    labels = np.arange(400) % 8
+    confused = np.where(np.arange(400) % 80 < 8 * labels, labels, 7)
+    r = report(np.eye(8)[confused], labels, names, split="test")
+    recall = {
+        name.removeprefix("per_class/recall_"): value
+        for name, value in r.scores().items()
+        if name.startswith("per_class/recall_")
+    }
+    assert list(recall.values()) == pytest.approx(r.recall.tolist())
+    assert len(set(r.recall)) == 8
+    # Ordinary names, and those that are alone in what is left of them, stand as ever.
+    assert [list(recall)[i] for i in (0, 3, 4, 5, 6)] == [
+        "sad", "sad_1_", "so-so. : ok", "très triste", "joy_",
+    ]  # fmt: skip
+    for name in (f"test/{name}" for name in r.scores()):
+        assert metric_name(name) == name
+        assert len(name) <= 250  # what MLflow takes
+    other = report(np.eye(3)[labels % 3], labels % 3, ("sad[1]", "sad(1)", "glad"), split="test")
+    again = [name for name in other.scores() if name.startswith("per_class/recall_sad")]
+    assert set(again) == {f"per_class/recall_{list(recall)[i]}" for i in (1, 2)}
 
 
 def test_a_constant_prediction_shows() -> None:
