@@ -22,7 +22,7 @@ LARGEST_PHOTO = 100_000_000  # pixels
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 
 # What becomes of an image that is not square: its central square is taken; or all of it is pressed
-# into a square, as in data and for models of versions up to 1.0.
+# into a square, as in data and for models of older versions.
 CENTRAL_SQUARE, SQUASH = "central_square", "squash"
 
 # What an image's numbers are, by which their range is told: 8 bits, of which 255 is white; whole

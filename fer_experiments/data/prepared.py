@@ -4,7 +4,7 @@
 <data home>/sources/<source key>    the folder that holds what this request came to, and the request
 
 Requests that come to the same pixels, labels and splits share a folder, whose manifest tells of the
-first of them. Folders of format 1, of versions up to 1.0, have no hashes, and images in them that
+first of them. Folders of format 1, of older versions, have no hashes, and images in them that
 were not square are squashed.
 """
 
@@ -192,7 +192,7 @@ def _pointed_to(pointer: Path) -> PreparedDataset:
 def _read_pointer(pointer: Path) -> tuple[str, dict[str, Any]]:
     """Name of the folder, and what the request adds to its manifest."""
     text = pointer.read_text(encoding="utf-8")
-    if not text.startswith("{"):  # up to version 1.0 the folder's name was all
+    if not text.startswith("{"):  # of an older version: the folder's name is all
         return text.strip(), {}
     told = json.loads(text)
     folder, request = str(told["folder"]), dict(told["request"])

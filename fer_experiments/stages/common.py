@@ -163,7 +163,7 @@ def pixel_lines(prepared: PreparedDataset) -> list[str]:
     """How files became pixels, where that was not plain."""
     lines = []
     if prepared.crop == SQUASH:
-        lines.append("images that were not square were squashed, as versions up to 1.0 did")
+        lines.append("images that were not square were squashed, as older versions did")
     elif count := prepared.manifest.get("not_square"):
         lines.append(f"{count} images were not square: their central square was taken")
     numbers = {INTEGER: "whole numbers of more than 8 bits", FLOAT: "fractions"}

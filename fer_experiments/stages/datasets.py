@@ -16,7 +16,7 @@ def dataset_of(config: DataConfig, fingerprint: str) -> PreparedDataset:
     """
     prepared = by_fingerprint(fingerprint, config) or prepare(config)
     if prepared.fingerprint != fingerprint and not prepared.suits(PixelRule(crop=SQUASH)):
-        prepared = prepare(config, PixelRule(crop=SQUASH))  # as up to version 1.0
+        prepared = prepare(config, PixelRule(crop=SQUASH))  # as older versions did
     if prepared.fingerprint != fingerprint:
         raise DataError(
             f"Expected dataset={config.dataset} to give the data that the model was trained on "

@@ -88,7 +88,7 @@ def describe(uri: str) -> LoggedModel:
             dataset_name=metadata["dataset_name"],
             dataset_fingerprint=metadata["dataset_fingerprint"],
             source_run_id=metadata["source_run_id"],
-            crop=str(metadata.get("crop", SQUASH)),  # as all were up to version 1.0
+            crop=str(metadata.get("crop", SQUASH)),  # as all were in older versions
             white={str(k): float(v) for k, v in metadata.get("white", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -320,7 +320,7 @@ def test_csv_and_drawn_faces_have_hashes_too(tmp_path):
     np.testing.assert_array_equal(drawn.hashes, pixel_hashes(drawn.images))
 
 
-# Folders of format 1, as versions up to 1.0 wrote them; keys and fingerprints are theirs
+# Folders of format 1, as older versions wrote them; keys and fingerprints are theirs
 
 OLDER = {"split": "holdout", "image_size": 16}
 OLDER_KEYS = {
@@ -344,8 +344,8 @@ def older_zip(path, height, width):
     return path
 
 
-def prepared_by_version_1(home, faces, shape):
-    """The folder and the pointer that version 1.0 left for this zip."""
+def prepared_by_older_version(home, faces, shape):
+    """The folder and the pointer that an older version left for this zip."""
     data = prepare(config(faces, **OLDER), PixelRule(crop="squash"))
     manifest = json.loads((data.folder / "manifest.json").read_text()) | {"format": 1}
     for name in ("not_square", "crop", "white"):
@@ -360,7 +360,7 @@ def prepared_by_version_1(home, faces, shape):
 
 @pytest.mark.parametrize("shape", OLDER_KEYS)
 def test_older_data_are_found_by_their_fingerprint(shape, tmp_path, home):
-    older = prepared_by_version_1(home, older_zip(tmp_path / "faces.zip", *shape), shape)
+    older = prepared_by_older_version(home, older_zip(tmp_path / "faces.zip", *shape), shape)
     assert older.fingerprint == OLDER_FINGERPRINTS[shape]
     assert older.manifest["format"] == 1
     assert older.crop == ("central_square" if shape == (16, 16) else "squash")
@@ -371,7 +371,7 @@ def test_older_data_are_found_by_their_fingerprint(shape, tmp_path, home):
 
 def test_older_data_that_were_not_altered_are_found_by_their_source(tmp_path, home):
     faces = older_zip(tmp_path / "faces.zip", 16, 16)
-    older = prepared_by_version_1(home, faces, (16, 16))
+    older = prepared_by_older_version(home, faces, (16, 16))
     data = prepare(config(faces, **OLDER))
     assert (data.folder, data.manifest["format"]) == (older.folder, 1)
     np.testing.assert_array_equal(data.hashes, pixel_hashes(data.images))
@@ -379,7 +379,7 @@ def test_older_data_that_were_not_altered_are_found_by_their_source(tmp_path, ho
 
 def test_older_data_that_were_squashed_are_not_taken_for_new_ones(tmp_path, home):
     faces = older_zip(tmp_path / "faces.zip", 16, 24)
-    older = prepared_by_version_1(home, faces, (16, 24))
+    older = prepared_by_older_version(home, faces, (16, 24))
     assert older.hashes is None
     assert not older.suits(PixelRule())
     assert prepared.lookup(config(faces, **OLDER)) is None
@@ -392,7 +392,7 @@ def test_older_data_that_were_squashed_are_not_taken_for_new_ones(tmp_path, home
 
 def test_older_data_that_were_resized_get_hashes_when_prepared_again(tmp_path, home):
     faces = older_zip(tmp_path / "faces.zip", 32, 32)
-    older = prepared_by_version_1(home, faces, (32, 32))
+    older = prepared_by_older_version(home, faces, (32, 32))
     assert older.hashes is None
     data = prepare(config(faces, **OLDER))
     assert (data.folder, data.manifest["format"]) == (older.folder, 2)

@@ -74,8 +74,8 @@ def predicted(fer: Fer, folder: Path, uri: str) -> dict[str, str]:
     return {str(Path(row["file"]).relative_to(folder.parent)): row["predicted"] for row in rows}
 
 
-def as_version_1_logged_it(run_id: str) -> None:
-    """Takes out of a model's description what versions up to 1.0 did not write."""
+def as_older_versions_logged_it(run_id: str) -> None:
+    """Takes out of a model's description what older versions did not write."""
     model_id = model_uri(run_id).removeprefix("models:/")
     location = mlflow.MlflowClient().get_logged_model(model_id).artifact_location
     file = Path(location.removeprefix("file://")) / "MLmodel"
@@ -103,7 +103,7 @@ def test_models_of_older_versions_see_squashed_images_everywhere(
 ) -> None:
     wide = wide_copy(plain, tmp_path / "wide")
     old = designed.log_designed(plain, 0, confidence=0.9)
-    as_version_1_logged_it(old)
+    as_older_versions_logged_it(old)
     outcome = fer("evaluate", "--run-id", old, "--dataset", wide, "--split", "official")
     assert outcome.exit_code == 0, outcome.err
     judged = evaluated(run_id_in(outcome.out), "val")
