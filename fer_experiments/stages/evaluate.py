@@ -297,7 +297,8 @@ def _check_fit(logged: LoggedModel, prepared: PreparedDataset) -> None:
     if not prepared.suits(logged.rule):
         raise DataError(
             f"Expected images that became pixels as the model's did ({_rule(logged)}). "
-            f"Received: {_rule(prepared)}; pass their source as dataset"
+            f"Received: {_rule(prepared)}; fer evaluate --dataset prepares them for it, and "
+            "between models that differ in this fer promote decides"
         )
 
 

@@ -348,7 +348,7 @@ def prepared_by_older_version(home, faces, shape):
     """The folder and the pointer that an older version left for this zip."""
     data = prepare(config(faces, **OLDER), PixelRule(crop="squash"))
     manifest = json.loads((data.folder / "manifest.json").read_text()) | {"format": 1}
-    for name in ("not_square", "crop", "white"):
+    for name in ("not_square", "crop", "white", "hashes"):
         del manifest[name]
     (data.folder / "manifest.json").write_text(json.dumps(manifest))
     (data.folder / "hashes.npy").unlink()
@@ -478,6 +478,14 @@ def test_damage_is_noticed_and_mended(damage, faces, home):
     assert bytes_of(prepare(config(faces)).folder) == whole
     assert folders(home) == [first.folder.name]
     assert not half_written(home)
+
+
+def test_other_hashes_are_noticed_and_mended(faces):
+    first = prepare(config(faces))
+    whole = bytes_of(first.folder)
+    np.save(first.folder / "hashes.npy", np.roll(first.hashes, 1, axis=0))
+    assert prepared.by_fingerprint(first.fingerprint) is None
+    assert bytes_of(prepare(config(faces)).folder) == whole
 
 
 def test_a_damaged_pointer_is_noticed_and_mended(faces, home):
