@@ -292,6 +292,17 @@ def test_a_champion_made_in_mlflow_is_compared_with_and_remembered(
     assert aliases() == {"champion": 4}
 
 
+def test_a_promotion_that_was_cut_short_before_its_last_step_is_still_fers(
+    three: list[registry.Version], tmp_path: Path, fer: Fer
+) -> None:
+    make_champion(add(NAME, logged(tmp_path)), "reason 4")
+    MlflowClient().set_registered_model_tag(NAME, registry.HISTORY_TAG, "1,2,3")
+    assert registry.reference(NAME).found == "version 4 is champion"
+    assert "version 4 is champion: reason 4" in fer("registry").out
+    fer("rollback")
+    assert aliases() == {"champion": 3}
+
+
 def test_only_models_of_this_suite_are_meant_without_a_name(
     empty: Path, tmp_path: Path, fer: Fer
 ) -> None:
