@@ -128,12 +128,6 @@ def leaks(images: np.ndarray, splits: np.ndarray) -> np.ndarray:
     return (splits == "train") & np.isin(group, group[held_out])
 
 
-def without_twin(prepared: PreparedDataset, split: str) -> np.ndarray:
-    """(N,) bool: which images of val or test have no image with the same pixels in train."""
-    known = _digests(prepared.split("train")[0])
-    return ~np.isin(_digests(prepared.split(split)[0]), known)
-
-
 def exact_groups(images: np.ndarray) -> list[Group]:
     """Sets of images (N, H, W) with the same pixels, in the order of their first members."""
     return _groups("exact", pixel_groups(images), np.arange(len(images)))

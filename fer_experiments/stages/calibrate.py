@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fer_experiments import console
+from fer_experiments.data.seen import by_temperature
 from fer_experiments.evaluation.calibration import calibration, fit_temperature
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.datasets import dataset_of
@@ -63,12 +64,17 @@ def run(
             }
             | common.cost_of([source])
         )
-        writer.model(scaled, config=config, prepared=prepared)
+        common.keep_hashes(writer, prepared)
+        seen = logged.seen.joined(by_temperature(prepared))
+        writer.model(scaled, config=config, prepared=prepared, seen=seen)
         line = (
             f"{common.run_name(config, 'calibrate')}: temperature {temperature:.3f} fitted on val, "
             f"ECE there {ece[0]:.3f} before and {ece[1]:.3f} after; {same:.2%} of the val images "
             "are named as before"
         )
-        writer.note(line)
-        common.close(writer, [line], following=f"fer evaluate --run-id {writer.run_id}")
+        source_line = f"model  {common.answered(logged)}"
+        writer.note(f"{line}\n\n{source_line}")
+        common.close(
+            writer, [line, source_line], following=f"fer evaluate --run-id {writer.run_id}"
+        )
     return common.StageResult(run_id=writer.run_id, scores={"val/calibration/ece": ece[1]})

@@ -8,12 +8,15 @@ from typing import Any
 
 from fer_experiments import console
 from fer_experiments.config import Config, per_backbone
+from fer_experiments.data import seen
 from fer_experiments.data.images import FLOAT, INTEGER, SQUASH
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.sources import open_source
 from fer_experiments.evaluation import figures
 from fer_experiments.models import backbones
 from fer_experiments.models import weights as pretrained
+from fer_experiments.tracking import registry
+from fer_experiments.tracking.models import LoggedModel
 from fer_experiments.tracking.writer import Writer
 
 
@@ -73,7 +76,7 @@ def identify(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
 
 
 def describe_data(writer: Writer, prepared: PreparedDataset) -> None:
-    """The dataset card: counts, audit, a grid of samples; and the link to the dataset."""
+    """The dataset card: counts, audit, a grid of samples."""
     manifest = prepared.manifest
     writer.json(manifest, "dataset/card.json")
     writer.text(card(prepared), "dataset/card.md")
@@ -95,6 +98,23 @@ def describe_data(writer: Writer, prepared: PreparedDataset) -> None:
         ),
         "dataset/class_counts.png",
     )
+
+
+def keep_hashes(writer: Writer, prepared: PreparedDataset) -> None:
+    """Keeps with the run what tells, anywhere, whether an image is one of its train or val."""
+    hashes = seen.hashes_of(prepared)
+    if hashes is not None:
+        writer.arrays(hashes, seen.HASHES)
+
+
+def answered(logged: LoggedModel) -> str:
+    """Which model it is that answers: its address, its versions and aliases, its run."""
+    versions = [
+        f"{v.name} version {v.number}" + "".join(f", {alias}" for alias in v.aliases)
+        for v in registry.holding(logged.uri)
+    ]
+    held = f" ({'; '.join(versions)})" if versions else ""
+    return f"{logged.uri}{held} of run {logged.source_run_id}"
 
 
 def card(prepared: PreparedDataset) -> str:

@@ -31,7 +31,7 @@ PAIR_HEADER = (
 )  # fmt: skip
 FOOTNOTE = (
     "Intervals are 95 %. A star marks scores on val of a model whose epoch (or temperature) was "
-    "picked on val: they flatter; test does not. Clean: without images that also stand in train. "
+    "picked on val: they flatter; test does not. Clean: images that the model was not trained on. "
     "Differences are paired over the same images; their intervals and p hold for all pairs at once "
     "(Bonferroni)."
 )

@@ -58,7 +58,9 @@ def run(
 
         model = average([load(member) for member in members], mirror=tta == "flip")
         writer.metrics(common.cost_of(runs))
-        writer.model(model, config=config, prepared=prepared)
+        common.keep_hashes(writer, prepared)
+        seen = members[0].seen.joined(*(member.seen for member in members[1:]))
+        writer.model(model, config=config, prepared=prepared, seen=seen)
         names = ", ".join(f"{r.info.run_name} ({r.info.run_id[:8]})" for r in runs)
         line = f"average of {names}" + (", each on image and mirror image" if tta != "none" else "")
         writer.note(line)

@@ -11,16 +11,16 @@ import numpy as np
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.data.audit import without_twin
 from fer_experiments.data.prepared import PreparedDataset, prepare
 from fer_experiments.errors import DataError, RunError
 from fer_experiments.evaluation import figures, galleries
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.predictions import Views, test_time_views
 from fer_experiments.evaluation.words import CONSTANT, top_confusions
-from fer_experiments.stages import common, selection
+from fer_experiments.stages import common, contestants, selection
 from fer_experiments.stages.datasets import dataset_of
-from fer_experiments.stages.evaluations import FORMAT, FORMAT_TAG
+from fer_experiments.stages.evaluations import CHOSEN_TAG, FORMAT, FORMAT_TAG, UNKNOWN_TAG
+from fer_experiments.stages.overlap import Overlap, overlap
 from fer_experiments.stages.selection import predictor
 from fer_experiments.tracking.models import LoggedModel, describe, load, model_of
 from fer_experiments.tracking.opening import open_run
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 SPLITS = ("val", "test")
 # Stages whose runs log a model.
 MODEL_STAGES = ("train", "finetune", "calibrate", "ensemble")
-# Scores that are also given of the images without a twin in train, and of test-time augmentation.
+# Scores that are also given of the images that the model was not trained on, and of test-time
+# augmentation.
 _HEADLINE = (
     "accuracy", "interval/accuracy_low", "interval/accuracy_high",
-    "macro_f1", "interval/macro_f1_low", "interval/macro_f1_high",
+    "macro_f1", "interval/macro_f1_low", "interval/macro_f1_high", "weighted_f1",
     "balanced_accuracy", "log_loss", "calibration/ece", "images",
 )  # fmt: skip
 
@@ -94,6 +95,7 @@ def run(
             "source_stage": source.data.tags["stage"],
             "model_uri": logged.uri,
             FORMAT_TAG: str(FORMAT),
+            **contestants.tags_of(source),
         },
     ) as writer:
         prepared = (
@@ -103,15 +105,20 @@ def run(
         )
         _check_fit(logged, prepared)
         common.identify(writer, config, prepared)
+        seen = overlap(logged, prepared, SPLITS)
+        told = {UNKNOWN_TAG: seen.unknown, CHOSEN_TAG: ", ".join(logged.seen.chosen)}
+        writer.tags({tag: text for tag, text in told.items() if text})
         console.load_keras()
         label = common.run_name(config, source.data.tags["stage"])
-        reports = judge(writer, load(logged), prepared, logged, label=label, views=views)
+        reports = judge(writer, load(logged), prepared, logged, label=label, seen=seen, views=views)
         # After the scores: MLflow's comparison opens on the metric that was logged first.
         cost = ("weights/parameters", "weights/file_megabytes", "time/train_seconds_total")
         trained = source.data.metrics
         writer.metrics({name: trained[name] for name in cost if name in trained})
-        _describe(writer, config, prepared, reports, logged)
-        common.close(writer, _lines(name, prepared, reports), following="fer compare")
+        answered = common.answered(logged)
+        _describe(writer, config, prepared, reports, seen, answered)
+        lines = [*_lines(name, prepared, reports, seen), f"model  {answered}"]
+        common.close(writer, lines, following="fer compare")
     return common.StageResult(
         run_id=writer.run_id,
         scores={
@@ -164,10 +171,11 @@ class Judged:
     """What was found of one split."""
 
     report: Report
-    clean: Report | None  # of the images without a twin in train; None: every image has one
+    clean: Report | None  # of the images that the model was not trained on; None: none, or unknown
     augmented: Report | None  # with test-time augmentation
     probabilities: np.ndarray  # (N, C)
-    without_twin: np.ndarray  # (N,) bool
+    fitted: np.ndarray | None  # (N,) bool: which images it was trained on; None: unknown
+    selected: np.ndarray | None  # (N,) bool: which of them chose its epoch, temperature or the like
 
 
 def judge(
@@ -177,6 +185,7 @@ def judge(
     logged: LoggedModel,
     *,
     label: str,
+    seen: Overlap,
     views: Views | None = None,
 ) -> dict[str, Judged]:
     """Predicts val and test, writes scores, figures and predictions of each."""
@@ -192,11 +201,10 @@ def judge(
         probabilities = predict(model, images)
         seconds = time.perf_counter() - started
 
-        alone = without_twin(prepared, split)
-        names = prepared.class_names
+        fitted, names = seen.fitted.get(split), prepared.class_names
         clean = augmented = None
-        if alone.any():
-            clean = report(probabilities[alone], labels[alone], names, split=split)
+        if fitted is not None and not fitted.all():
+            clean = report(probabilities[~fitted], labels[~fitted], names, split=split)
         if views is not None:
             augmented = report(predict(model, images, views=views), labels, names, split=split)
         judged = Judged(
@@ -204,9 +212,10 @@ def judge(
             clean=clean,
             augmented=augmented,
             probabilities=probabilities,
-            without_twin=alone,
+            fitted=fitted,
+            selected=seen.selected.get(split),
         )
-        _log_scores(writer, judged, split, logged)
+        _log_scores(writer, judged, prepared, logged)
         _log_report(writer, judged.report, title=f"{label} on {split}")
         _draw(writer, judged, images, labels, title=f"{label} on {split}")
         _log_predictions(writer, prepared, split, judged)
@@ -217,14 +226,22 @@ def judge(
     return found
 
 
-def _log_scores(writer: Writer, judged: Judged, split: str, logged: LoggedModel) -> None:
+def _log_scores(
+    writer: Writer, judged: Judged, prepared: PreparedDataset, logged: LoggedModel
+) -> None:
+    split = judged.report.split
     scores = {f"{split}/{name}": value for name, value in judged.report.scores().items()}
-    scores[f"{split}/images_with_twin"] = float((~judged.without_twin).sum())
+    for name, images in (
+        ("images_with_twin", judged.fitted),
+        ("images_selected_on", judged.selected),
+    ):
+        if images is not None:
+            scores[f"{split}/{name}"] = float(images.sum())
     for prefix, part in (("clean", judged.clean), ("tta", judged.augmented)):
         if part is not None:
             own = part.scores()
             scores |= {f"{split}/{prefix}/{name}": own[name] for name in _HEADLINE if name in own}
-    writer.metrics(scores, model_id=logged.model_id)
+    writer.metrics(scores, model_id=logged.model_id, dataset=(prepared, split))
 
 
 def _draw(
@@ -340,6 +357,11 @@ def _log_predictions(writer: Writer, prepared: PreparedDataset, split: str, judg
     ids, labels = np.asarray(prepared.ids[part]), np.asarray(prepared.labels[part])
     names = np.array(prepared.class_names)
     predicted = probabilities.argmax(axis=1)
+    seen = {
+        name: images
+        for name, images in (("fitted", judged.fitted), ("selected", judged.selected))
+        if images is not None
+    }
     writer.table(
         {
             "id": ids.tolist(),
@@ -347,7 +369,7 @@ def _log_predictions(writer: Writer, prepared: PreparedDataset, split: str, judg
             "predicted": names[predicted].tolist(),
             "correct": (labels == predicted).tolist(),
             "confidence": probabilities.max(axis=1).round(4).tolist(),
-            "without_twin": judged.without_twin.tolist(),
+            **{f"{name}_on": images.tolist() for name, images in seen.items()},
         },
         f"{split}/predictions.json",
     )
@@ -356,7 +378,7 @@ def _log_predictions(writer: Writer, prepared: PreparedDataset, split: str, judg
             "ids": ids,
             "labels": labels,
             "probabilities": probabilities,
-            "without_twin": judged.without_twin,
+            **seen,
             "class_names": names,
         },
         f"{split}/probabilities.npz",
@@ -368,7 +390,8 @@ def _describe(
     config: Config,
     prepared: PreparedDataset,
     found: Mapping[str, Judged],
-    logged: LoggedModel,
+    seen: Overlap,
+    answered: str,
 ) -> None:
     rows = [
         f"**{config.model.backbone}**, recipe `{config.recipe}`, judged on {prepared.name}.",
@@ -381,10 +404,7 @@ def _describe(
             for name, r in _parts(found)
         ),
     ]
-    if any("clean" in name for name, _ in _parts(found)):
-        rows += ["", "clean: images whose pixels do not also stand in the training images."]
-    if config.train.keep_epoch == "best":
-        rows += ["", "The model's epoch was picked on val: val is a little flattering."]
+    rows += ["", *(f"- {line}" for line in _seen_lines(found, seen))]
     for split, judged in found.items():
         r = judged.report
         if r.predicted_classes == 1:
@@ -395,7 +415,7 @@ def _describe(
                 "predicted."
             )
         rows += ["", *(f"- {split}: {line}" for line in top_confusions(r.confusion, r.class_names))]
-    rows += ["", f"Model `{logged.uri}` of run `{logged.source_run_id}`"]
+    rows += ["", f"Model: {answered}"]
     writer.note("\n".join(rows))
 
 
@@ -416,7 +436,27 @@ def _interval(r: Report, score: str, form: str) -> str:
     return f"{i.value:{form}} ({i.low:{form}} to {i.high:{form}})"
 
 
-def _lines(name: str, prepared: PreparedDataset, found: Mapping[str, Judged]) -> list[str]:
+def _seen_lines(found: Mapping[str, Judged], seen: Overlap) -> list[str]:
+    """What the model has seen of the images that judge it, in words."""
+    if seen.unknown:
+        return [f"overlap unknown, so no score is called clean: {seen.unknown}"]
+    lines = []
+    for split, judged in found.items():
+        N = judged.report.images
+        for images, what in (
+            (judged.fitted, "are images that the model was trained on; clean leaves them out"),
+            (judged.selected, "were used to select the model, which flatters a little"),
+        ):
+            if images is not None and images.any():
+                lines.append(f"{split}: {images.sum():,} of {N:,} images {what}")
+        if judged.clean is None:
+            lines.append(f"{split}: no image is left that would show what the model has learnt")
+    return lines
+
+
+def _lines(
+    name: str, prepared: PreparedDataset, found: Mapping[str, Judged], seen: Overlap
+) -> list[str]:
     lines = [f"{name} on {prepared.name} (95 % intervals)"]
     lines += [
         f"{part:5} accuracy {_interval(r, 'accuracy', '.1%')}, macro-F1 "
@@ -424,6 +464,7 @@ def _lines(name: str, prepared: PreparedDataset, found: Mapping[str, Judged]) ->
         f"ECE {r.calibration.ece:.3f}, {r.images} images"
         for part, r in _parts(found)
     ]
+    lines += _seen_lines(found, seen)
     if "test" not in found:
         lines.append("there are no test images: only val was scored")
     if console.is_terminal() and "val" in found:

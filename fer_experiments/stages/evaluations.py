@@ -15,8 +15,10 @@ from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.tracking.runs import get_run, search, stored_arrays
 
 # Raised when scores of older evaluations mean something else or lack something.
-FORMAT = 2
+FORMAT = 3
 FORMAT_TAG = "evaluation_format"
+# Why it is not known which of the images the model was trained on; what val images chose of it.
+UNKNOWN_TAG, CHOSEN_TAG = "overlap_unknown", "chosen_on_val"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,14 @@ class Predictions:
     ids: np.ndarray  # (N,) text
     labels: np.ndarray  # (N,)
     probabilities: np.ndarray  # (N, C)
-    without_twin: np.ndarray  # (N,) bool: the same pixels do not stand in train
+    fitted: np.ndarray | None  # (N,) bool: images that it was trained on; None: unknown
+    selected: np.ndarray | None  # (N,) bool: images that chose something of it
     class_names: tuple[str, ...]
+
+    @property
+    def clean(self) -> np.ndarray:
+        """(N,) bool: images that it was surely not trained on."""
+        return np.zeros(len(self.labels), dtype=bool) if self.fitted is None else ~self.fitted
 
 
 @dataclass(frozen=True)
@@ -54,18 +62,28 @@ class Evaluation:
 
     @property
     def picked_on_val(self) -> bool:
-        """Whether val chose the epoch, or a temperature: then val flatters."""
-        params = self.run.data.params
-        return params.get("keep_epoch") == "best" or self.tags["source_stage"] == "calibrate"
+        """Whether images of val chose the epoch, a temperature or the like: then val flatters."""
+        return self.metrics.get("val/images_selected_on", float(CHOSEN_TAG in self.tags)) > 0
 
     @property
     def val_remark(self) -> str:
         """What to keep in mind of the scores on val."""
-        if self.tags["source_stage"] == "calibrate":
-            return "The temperature was fitted on val, so val's calibration flatters."
-        return (
-            "The epoch was picked on val, so val flatters a little." if self.picked_on_val else ""
-        )
+        if not self.picked_on_val:
+            return ""
+        return f"Chosen on val, which flatters a little: {self.tags[CHOSEN_TAG]}."
+
+    @property
+    def overlap_unknown(self) -> str:
+        """Why it is not known which images the model was trained on; empty if it is."""
+        return self.tags.get(UNKNOWN_TAG, "")
+
+    def clean_score(self, metric: str) -> float | None:
+        """A score such as `val/macro_f1`, of the images that the model was not trained on.
+
+        None: there are none, or nobody knows.
+        """
+        split, _, score = metric.partition("/")
+        return self.metrics.get(f"{split}/clean/{score}")
 
     @property
     def family(self) -> tuple[Any, ...]:
@@ -86,7 +104,8 @@ class Evaluation:
                 ids=stored["ids"],
                 labels=stored["labels"],
                 probabilities=stored["probabilities"],
-                without_twin=stored["without_twin"],
+                fitted=stored.get("fitted"),
+                selected=stored.get("selected"),
                 class_names=tuple(str(name) for name in stored["class_names"]),
             )
         return self._predictions[split]
@@ -158,6 +177,20 @@ def evaluations(
         other=[e for e in found if e.fingerprint != meant],
         older=[e for e in found if e.fingerprint == meant and e not in current],
     )
+
+
+def ranked(found: Sequence[Evaluation], metric: str = "val/macro_f1") -> list[Evaluation]:
+    """The best first, by the images that each model was not trained on.
+
+    After them those of which no such images are left or known, by all images.
+    """
+    sign = 1 if metric.endswith("log_loss") else -1
+
+    def rank(e: Evaluation) -> tuple[bool, float]:
+        clean = e.clean_score(metric)
+        return clean is None, sign * (e.metrics[metric] if clean is None else clean)
+
+    return sorted(found, key=rank)
 
 
 def newest_of(run_id: str) -> Evaluation:

@@ -87,6 +87,7 @@ def run(
             first_epoch=int(histories(source.info.run_id)[-1]["epoch"]) + 1,
             rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
             seconds_before=source.data.metrics.get("time/train_seconds_total", 0.0),
+            before=[logged.seen],
         )
         result = fit_and_log(writer, model, config, prepared, phase)
         common.close(

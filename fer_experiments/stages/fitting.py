@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.seen import Seen, by_training
 from fer_experiments.errors import DataError
 from fer_experiments.evaluation import figures
 from fer_experiments.evaluation.words import CONSTANT
@@ -34,6 +35,7 @@ class Phase:
     first_epoch: int
     rates: Mapping[str, float] = field(default_factory=dict)  # shares of the rate, by layer
     seconds_before: float = 0.0  # that earlier phases trained
+    before: Sequence[Seen] = ()  # what the model that is trained on has seen
 
 
 def begin(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
@@ -47,6 +49,7 @@ def begin(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
         )
     common.identify(writer, config, prepared)
     common.describe_data(writer, prepared)
+    common.keep_hashes(writer, prepared)
     for split in ("train", "val"):
         writer.dataset(prepared, split=split)
     altered = common.altered_line(prepared)
@@ -109,7 +112,8 @@ def fit_and_log(
         ),
         "learning_curves.png",
     )
-    writer.model(model, config=config, prepared=prepared)
+    own_images = by_training(prepared, config.train)
+    writer.model(model, config=config, prepared=prepared, seen=own_images.joined(*phase.before))
     scores = {name: value for name, value in result.kept.items() if name.startswith("val/")}
     writer.note(_note(config, prepared, phase, result))
     return common.StageResult(run_id=writer.run_id, scores=scores)

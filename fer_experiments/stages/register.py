@@ -36,7 +36,7 @@ class Decision:
     candidate: Evaluation
     champion: Evaluation | None  # as judged on the candidate's val; None: there was none
     difference: Difference | None  # in the metric, candidate less champion
-    clean: Difference | None  # the same of the images without a twin in train
+    clean: Difference | None  # the same of the images that neither was trained on
     refusals: list[str]  # why it did not replace the champion
     shortfalls: list[str]  # what it lacks by itself
 
@@ -156,7 +156,7 @@ def _champion_judged(champion: Version, best: Evaluation, experiment: str | None
 def _differences(
     best: Evaluation, champion: Evaluation, metric: str
 ) -> tuple[Difference, Difference | None]:
-    """Of all val images, and of those without a twin in train, if there are any."""
+    """Of all val images, and of those that neither was trained on, if there are any."""
     own, other = best.predictions("val"), champion.predictions("val")
     if own.ids.tolist() != other.ids.tolist():
         raise DataError(
@@ -174,7 +174,7 @@ def _differences(
         )
         return compared.differences[metric.removeprefix("val/")]
 
-    clean = own.without_twin
+    clean = own.clean & other.clean
     return of(np.full(len(clean), True)), of(clean) if clean.any() else None
 
 
@@ -280,7 +280,7 @@ def _model_card(best: Evaluation) -> str:
             rows.append(f"| {split} | {' | '.join(best.scores_in_words(split))} |")
     remarks = [best.val_remark]
     if twins:
-        remarks.append("clean: images whose pixels do not also stand in the training images.")
+        remarks.append("clean: images that the model was not trained on.")
     rows += [
         "",
         " ".join(remarks).strip(),

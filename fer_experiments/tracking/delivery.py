@@ -203,6 +203,7 @@ class MlflowDelivery:
 
     def _metrics(self, event: Event) -> None:
         # MLflow holds a point that comes twice once: the same time, step and value.
+        dataset_name, digest = event.get("dataset") or (None, None)
         self._client.log_batch(
             self._run_id,
             metrics=[
@@ -212,6 +213,8 @@ class MlflowDelivery:
                     event["time"],
                     event["step"],
                     model_id=event["model_id"],
+                    dataset_name=dataset_name,
+                    dataset_digest=digest,
                     run_id=self._run_id,
                 )
                 for name, value in event["values"].items()

@@ -14,7 +14,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from fer_experiments.config import Config
+from fer_experiments.data import seen
 from fer_experiments.data.images import SQUASH, PixelRule
+from fer_experiments.data.seen import Seen
 from fer_experiments.errors import FerError, RunError, TrackingError, first_line, shown
 from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MODEL_URI_TAG
@@ -38,6 +40,7 @@ class LoggedModel:
     dataset_name: str
     dataset_fingerprint: str
     source_run_id: str
+    seen: Seen
     crop: str = SQUASH  # what becomes of images that are not square
     white: Mapping[str, float] = field(default_factory=dict)  # by kind of number of the images
 
@@ -80,14 +83,20 @@ def describe(uri: str) -> LoggedModel:
     if "class_names" not in metadata:
         raise RunError(f"Expected a model that this suite logged. Received: {shown(uri, 200)}")
     try:
+        run_id, fingerprint = metadata["source_run_id"], metadata["dataset_fingerprint"]
         return LoggedModel(
             uri=f"models:/{info.model_id}",
             class_names=tuple(metadata["class_names"]),
             image_size=int(metadata["image_size"]),
             config=Config.from_flat(metadata["config"]),
             dataset_name=metadata["dataset_name"],
-            dataset_fingerprint=metadata["dataset_fingerprint"],
-            source_run_id=metadata["source_run_id"],
+            dataset_fingerprint=fingerprint,
+            source_run_id=run_id,
+            seen=(
+                seen.from_metadata(metadata["seen"], run_id)
+                if "seen" in metadata
+                else seen.assumed(fingerprint, run_id)
+            ),
             crop=str(metadata.get("crop", SQUASH)),  # as all were in older versions
             white={str(k): float(v) for k, v in metadata.get("white", {}).items()},
         )

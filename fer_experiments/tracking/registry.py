@@ -229,6 +229,15 @@ def version_of(name: str, model_uri: str) -> Version | None:
     return next((_version(v) for v in _all_versions(name) if v.source == model_uri), None)
 
 
+@store.translated()
+def holding(model_uri: str) -> list[Version]:
+    """The versions of all registered models that hold this logged model, with their aliases."""
+    found = store.client().search_model_versions(f"source_path = '{model_uri}'")
+    numbers = {(v.name, int(v.version)) for v in found}
+    names = sorted({v.name for v in found})
+    return [v for name in names for v in versions(name) if (name, v.number) in numbers]
+
+
 def is_better(metric: str, value: float, other: float) -> bool:
     """Whether `value` is the better score."""
     return value < other if metric.endswith(_LOWER_IS_BETTER) else value > other

@@ -57,6 +57,21 @@ def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
 
 
 @store.translated()
+def find_run(run_id: str) -> Run | None:
+    """The run; None if it does not exist (any more).
+
+    Raises:
+        TrackingError: the store cannot be reached.
+    """
+    try:
+        return store.client().get_run(run_id)
+    except MlflowException as error:
+        if store.is_missing(error):
+            return None
+        raise
+
+
+@store.translated()
 def search(
     stage: str,
     *,
@@ -159,6 +174,22 @@ def _artifact(run_id: str, path: str) -> Iterator[Path]:
                 f"Expected {path} among the artifacts of run {run_id}. Found: {first_line(error)}"
             ) from None
         yield Path(file)
+
+
+@store.translated()
+def find_arrays(run_id: str, path: str) -> dict[str, np.ndarray] | None:
+    """As `stored_arrays`; None where there is no such run (any more), or it has no such artifact.
+
+    Raises:
+        TrackingError: the store, or where it keeps artifacts, cannot be reached.
+    """
+    try:
+        held = store.client().list_artifacts(run_id, path.rpartition("/")[0])
+    except MlflowException as error:
+        if store.is_missing(error):
+            return None
+        raise
+    return stored_arrays(run_id, path) if path in {file.path for file in held} else None
 
 
 def compare_link(run_ids: list[str], experiment_ids: list[str]) -> str:

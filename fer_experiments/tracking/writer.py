@@ -17,6 +17,7 @@ import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.seen import Seen
 from fer_experiments.secrets import holds_secret, redact
 from fer_experiments.tracking.journal import Journal
 
@@ -85,16 +86,23 @@ class Writer:
         self.tags({"mlflow.note.content": text})
 
     def metrics(
-        self, values: Mapping[str, float], *, step: int = 0, model_id: str | None = None
+        self,
+        values: Mapping[str, float],
+        *,
+        step: int = 0,
+        model_id: str | None = None,
+        dataset: tuple[PreparedDataset, str] | None = None,
     ) -> None:
         """Logs metrics at a step; with `model_id` they belong to that logged model too.
 
-        A run that goes on after it was cut short does not write what it has written before.
+        `dataset` says which split they were measured on, as `dataset` links it. A run that goes on
+        after it was cut short does not write what it has written before.
         """
         named = {metric_name(name): value for name, value in values.items()}
         new = self.journal.new_points(named, step)
+        on = None if dataset is None else _dataset_name(*dataset)
         if new:
-            self.event("metrics", values=new, step=step, model_id=model_id)
+            self.event("metrics", values=new, step=step, model_id=model_id, dataset=on)
 
     def text(self, content: str, path: str) -> None:
         """A text artifact."""
@@ -126,17 +134,23 @@ class Writer:
     def dataset(self, prepared: PreparedDataset, *, split: str) -> None:
         """Links the run to the split of a dataset that it used."""
         images, labels = prepared.split(split)
+        name, digest = _dataset_name(prepared, split)
         self.event(
             "dataset",
-            name=f"{prepared.name} {split}",
-            digest=prepared.fingerprint[:36],  # no longer one fits
+            name=name,
+            digest=digest,
             source=str(prepared.manifest["source"]["dataset"]),
             split=split,
             arrays=[[list(a.shape), str(a.dtype)] for a in (images, labels)],
         )
 
-    def model(self, model: keras.Model, *, config: Config, prepared: PreparedDataset) -> None:
-        """The trained model, raw pixels in, with all that is needed to use it again."""
+    def model(
+        self, model: keras.Model, *, config: Config, prepared: PreparedDataset, seen: Seen
+    ) -> None:
+        """The trained model, raw pixels in, with all that is needed to use it again.
+
+        `seen` is all that it, or a model that it was made from, was fitted and selected on.
+        """
         import keras
 
         if self.journal.has("model"):
@@ -157,6 +171,7 @@ class Writer:
                 "config": config.flat(),
                 "dataset_name": prepared.name,
                 "dataset_fingerprint": prepared.fingerprint,
+                "seen": seen.to_metadata(),
             },
         )
 
@@ -171,6 +186,11 @@ class Writer:
             file=f"{file.parent.name}/{file.name}",
             folder=None if folder == "." else folder,
         )
+
+
+def _dataset_name(prepared: PreparedDataset, split: str) -> tuple[str, str]:
+    """Name and digest by which MLflow knows a split."""
+    return f"{prepared.name} {split}", prepared.fingerprint[:36]  # no longer digest fits
 
 
 def metric_name(name: str) -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fer_experiments import console
 from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.data.prepared import prepare
+from fer_experiments.data.seen import by_training
 from fer_experiments.recipes import resolve
+from fer_experiments.stages import common
 from fer_experiments.tracking.opening import open_run
 
 from ..data.helpers import write_folder
@@ -35,14 +38,18 @@ def answers(right: Mapping[str, float] | float, *, seed: int) -> np.ndarray:
     return named
 
 
-def write_images(root: Path, models: list[np.ndarray], *, twins: int = 0) -> Path:
+def write_images(
+    root: Path, models: list[np.ndarray], *, twins: Mapping[str, int] | int = 0
+) -> Path:
     """A dataset in Kaggle's layout on which model r answers as `models[r]` says.
 
-    The first `twins` images of each class of val also stand in train.
+    The first `twins` images of each class of val also stand in train; val's are the same images
+    whatever that number is.
     """
     rng = np.random.default_rng(0)
     files = {}
     for i, name in enumerate(FER_CLASSES):
+        both = twins if isinstance(twins, int) else twins.get(name, twins["else"])
         for n in range(PER_CLASS + 3):
             image = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
             image[: len(models)] = 0
@@ -50,16 +57,19 @@ def write_images(root: Path, models: list[np.ndarray], *, twins: int = 0) -> Pat
                 for row, named in enumerate(models):
                     image[row, named[i, n]] = 255
                 files[f"test/{name}/PublicTest_{i * 1000 + n:06d}.png"] = image
-            if n < twins or n >= PER_CLASS:
+            if n < both or n >= PER_CLASS:
                 files[f"train/{name}/Training_{i * 1000 + n:06d}.png"] = image
     return write_folder(root, files)
 
 
-def log_designed(dataset: Path, row: int, *, confidence: float) -> str:
+def log_designed(dataset: Path, row: int, *, confidence: float, **fields: Any) -> str:
     """Logs model `row` in a train run of its own; returns the run's id.
 
     Args:
+        dataset: that it is said to be trained on.
+        row: of its images, the one that it looks at.
         confidence: probability that it gives to the class that it names.
+        fields: of its configuration.
     """
     console.quieten()  # MLflow warns of its own type hints when it is imported
     import keras
@@ -73,6 +83,7 @@ def log_designed(dataset: Path, row: int, *, confidence: float) -> str:
             "image_size": SIDE,
             "seed": row,
             "weights": "none",
+            **fields,
         },
     )
     prepared = prepare(config.data)
@@ -88,5 +99,7 @@ def log_designed(dataset: Path, row: int, *, confidence: float) -> str:
         writer.params({**config.flat(), "dataset_fingerprint": prepared.fingerprint})
         writer.tags({"dataset_fingerprint": prepared.fingerprint, "dataset_name": prepared.name})
         writer.json(config.flat(), "config.json")
-        writer.model(model, config=config, prepared=prepared)
+        common.keep_hashes(writer, prepared)
+        seen = by_training(prepared, config.train)
+        writer.model(model, config=config, prepared=prepared, seen=seen)
     return writer.run_id

@@ -91,7 +91,9 @@ def test_artifacts_of_each_stage(job: Job) -> None:
     }  # fmt: skip
     assert artifacts(job.runs["prepare"]) == card
     for stage in ("train", "finetune"):
-        assert artifacts(job.runs[stage]) == card | {"config.json", "learning_curves.png"}
+        assert artifacts(job.runs[stage]) == card | {
+            "config.json", "learning_curves.png", "dataset/pixel_hashes.npz",
+        }  # fmt: skip
     assert artifacts(job.runs["evaluate"]) == judged | {"config.json"}
     assert artifacts(job.runs["compare"]) == compared
 
@@ -104,8 +106,23 @@ def test_scores_of_val_and_test(job: Job) -> None:
             "per_class/precision_happy", "per_class/recall_sad", "per_class/f1_disgust",
             "interval/macro_f1_low", "calibration/ece", "calibration/brier",
             "per_class/roc_auc_fear", "clean/accuracy", "images_with_twin",
+            "images_selected_on",
         ):  # fmt: skip
             assert f"{split}/{name}" in metrics
+
+
+def test_scores_of_the_model_name_the_split_that_they_were_measured_on(job: Job) -> None:
+    evaluation = run_of(job, "evaluate")
+    model = MlflowClient().get_logged_model(evaluation.data.tags["model_uri"].split("/")[-1])
+    digest = evaluation.data.params["dataset_fingerprint"][:36]
+    named = {metric.key: (metric.dataset_name, metric.dataset_digest) for metric in model.metrics}
+    for name in ("accuracy", "clean/macro_f1", "images_with_twin"):
+        assert named[f"val/{name}"] == ("synthetic val", digest)
+        assert named[f"test/{name}"] == ("synthetic test", digest)
+    scores = {key for key in named if key.startswith(("train/", "val/", "test/"))}
+    assert [key for key in scores if named[key][0] is None] == []
+    linked = {i.dataset.name: i.dataset.digest for i in evaluation.inputs.dataset_inputs}
+    assert linked == {"synthetic val": digest, "synthetic test": digest}
 
 
 def test_the_evaluated_model_is_the_one_that_training_kept(job: Job) -> None:
@@ -228,3 +245,13 @@ def test_predict_names_files_that_are_no_images(job: Job, fer: Fer, tmp_path: Pa
     outcome = fer("predict", tmp_path / "bad.png")
     assert outcome.exit_code == 1
     assert "bad.png: not an image" in outcome.error
+
+
+def test_evaluate_and_calibrate_name_the_model_that_answered(job: Job, fer: Fer) -> None:
+    uri = run_of(job, "evaluate").data.tags["model_uri"]
+    named = f"{uri} (emotion-synthetic version 1, champion) of run {job.runs['finetune']}"
+    for command in ("evaluate", "calibrate"):
+        outcome = fer(command, "--run-id", job.runs["finetune"])
+        assert f"model  {named}" in outcome.out
+        run_id = outcome.out.split("run    ")[1].split()[0]
+        assert named in MlflowClient().get_run(run_id).data.tags["mlflow.note.content"]

@@ -1,0 +1,59 @@
+"""One contestant for each trained model: the last of its forms.
+
+Training, fine-tuning and calibration make forms of one model; an ensemble is a model of its own.
+An ensemble of one model, which judges mirror images too, is a way of testing that model and no
+contestant. Forms that answer alike would otherwise count as so many questions, and every further
+question makes it harder to tell an answer from chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fer_experiments.stages.evaluations import Evaluation
+from fer_experiments.tracking.runs import find_run
+
+# Tags of evaluations: the run that trained (or averaged) the model, the runs that trained it before
+# that one, and of which model it is a test-time variant.
+TRAINED_TAG, EARLIER_TAG, VARIANT_TAG = "trained_run_id", "earlier_run_ids", "test_time_variant"
+
+
+def tags_of(source: Any) -> dict[str, str]:
+    """For the evaluation of the model that this run logged."""
+    trained = source.info.run_id
+    run = source
+    if source.data.tags["stage"] == "calibrate":
+        trained = source.data.tags["source_run_id"]
+        run = find_run(trained)
+    members = "" if run is None else run.data.tags.get("member_run_ids", "")
+    earlier = []
+    while run is not None and (before := run.data.tags.get("source_run_id")):
+        earlier.append(before)
+        run = find_run(before)
+    return {
+        TRAINED_TAG: trained,
+        **({EARLIER_TAG: ",".join(earlier)} if earlier else {}),
+        **({VARIANT_TAG: members} if members and "," not in members else {}),
+    }
+
+
+def contestants(found: Sequence[Evaluation]) -> list[Evaluation]:
+    """Those of the evaluations, newest first, that are of a trained model's last form."""
+    of_models = [e for e in found if VARIANT_TAG not in e.tags]
+    earlier = {run_id for e in of_models for run_id in e.tags.get(EARLIER_TAG, "").split(",")}
+    last: dict[str, Evaluation] = {}
+    # Stable: the newest calibrated form comes before every other one.
+    for e in sorted(of_models, key=lambda e: e.tags["source_stage"] != "calibrate"):
+        if e.tags[TRAINED_TAG] not in earlier:
+            last.setdefault(e.tags[TRAINED_TAG], e)
+    return [e for e in found if last.get(e.tags[TRAINED_TAG]) is e]
+
+
+def left_out(found: Sequence[Evaluation], kept: Sequence[Evaluation]) -> list[str]:
+    """Says which forms are no contestants, and how to see them all the same."""
+    others = [e.label for e in found if e not in kept]
+    if not others:
+        return []
+    names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    return [f"earlier forms and test-time variants of these models left out (--all): {names}"]
