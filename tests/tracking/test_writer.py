@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.seen import by_training
 from fer_experiments.recipes import resolve
 from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.writer import Writer
@@ -51,7 +52,9 @@ WAYS: dict[str, Way] = {
     "arrays": lambda writer, *_: writer.arrays({"ids": np.array(["b", SECRET])}, "a/arrays.npz"),
     "table": lambda writer, *_: writer.table({SECRET: [SECRET, f'"{SECRET}"']}, "a/table.json"),
     "dataset": lambda writer, data, _: writer.dataset(data, split="train"),
-    "model": lambda writer, data, config: writer.model(tiny(), config=config, prepared=data),
+    "model": lambda writer, data, config: writer.model(
+        tiny(), config=config, prepared=data, seen=by_training(data, config.train)
+    ),
 }
 # Its text becomes pixels.
 WITHOUT_TRACE = ("figure",)
