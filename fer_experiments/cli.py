@@ -400,49 +400,42 @@ def predict(
 ) -> None:
     """Class probabilities of IMAGES: files, or folders of files.
 
-    A photo is cut to its central square and scaled to the model's size; faces are not searched
-    for, so cut the face out first.
+    A photo is cut to its central square and scaled to the model's size, as its training images
+    were; faces are not searched for, so cut the face out first. Folders are read as prepare reads
+    them; what is left out is named.
     """
     if as_json and as_csv:
         raise UsageError("Expected one of --json and --csv. Received: both")
     from fer_experiments.stages import predict as stage
 
     found = stage.run(images, model=model, model_name=model_name)
-    names = found.model.class_names
-    rows = list(zip(found.files, found.probabilities, strict=True))
     if as_json:
-        console.say(
-            json.dumps(
-                [
-                    {
-                        "file": file,
-                        "predicted": names[int(p.argmax())],
-                        "probabilities": dict(zip(names, map(float, p), strict=True)),
-                    }
-                    for file, p in rows
-                ],
-                indent=2,
-            )
-        )
+        console.say(json.dumps(found.as_json(), indent=2))
     elif as_csv:
         import csv
         import io
 
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "predicted", *names])
-        writer.writerows([file, names[int(p.argmax())], *map(float, p)] for file, p in rows)
+        csv.writer(text, lineterminator="\n").writerows(found.as_rows())
         console.say(text.getvalue().removesuffix("\n"))
     else:
+        rows = zip(found.files, found.classes, found.probabilities, strict=True)
         console.table(
-            ["file", "predicted", *names],
-            [[file, names[int(p.argmax())], *(f"{v:.1%}" for v in p)] for file, p in rows],
+            ["file", "predicted", *found.model.class_names],
+            [[file, predicted, *(f"{v:.1%}" for v in p)] for file, predicted, p in rows],
         )
+        console.say(f"model: {found.answered}")
+    for line in found.whites:
+        console.complain(line)
+    for kind in found.left_out:
+        console.complain(f"left out: {kind}")
     if found.larger:
         console.complain(
-            f"{found.larger} of {len(rows)} images are much larger than the model's "
+            f"{found.larger} of {len(found.files)} images are much larger than the model's "
             f"{found.model.image_size} pixels: if they show more than a face, cut it out first"
         )
+    for reason in found.bad[3:]:  # the error names the first
+        console.complain(reason)
     if found.bad:
         raise FerError(f"{len(found.bad)} files could not be read: {'; '.join(found.bad[:3])}")
 

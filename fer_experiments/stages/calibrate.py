@@ -66,7 +66,7 @@ def run(
         )
         common.keep_hashes(writer, prepared)
         seen = logged.seen.joined(by_temperature(prepared))
-        writer.model(scaled, config=config, prepared=prepared, seen=seen)
+        writer.model(scaled, config=config, prepared=prepared, seen=seen, rule=logged.rule)
         line = (
             f"{common.run_name(config, 'calibrate')}: temperature {temperature:.3f} fitted on val, "
             f"ECE there {ece[0]:.3f} before and {ece[1]:.3f} after; {same:.2%} of the val images "

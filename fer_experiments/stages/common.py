@@ -107,14 +107,17 @@ def keep_hashes(writer: Writer, prepared: PreparedDataset) -> None:
         writer.arrays(hashes, seen.HASHES)
 
 
-def answered(logged: LoggedModel) -> str:
-    """Which model it is that answers: its address, its versions and aliases, its run."""
-    versions = [
+def answered(logged: LoggedModel, held: Sequence[registry.Version] | None = None) -> str:
+    """Which model it is that answers: its address, its versions and aliases, its run.
+
+    `held` are the registered versions that hold it, where they are known.
+    """
+    names = [
         f"{v.name} version {v.number}" + "".join(f", {alias}" for alias in v.aliases)
-        for v in registry.holding(logged.uri)
+        for v in (registry.holding(logged.uri) if held is None else held)
     ]
-    held = f" ({'; '.join(versions)})" if versions else ""
-    return f"{logged.uri}{held} of run {logged.source_run_id}"
+    versions = f" ({'; '.join(names)})" if names else ""
+    return f"{logged.uri}{versions} of run {logged.source_run_id}"
 
 
 def card(prepared: PreparedDataset) -> str:

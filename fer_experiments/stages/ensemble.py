@@ -60,7 +60,9 @@ def run(
         writer.metrics(common.cost_of(runs))
         common.keep_hashes(writer, prepared)
         seen = members[0].seen.joined(*(member.seen for member in members[1:]))
-        writer.model(model, config=config, prepared=prepared, seen=seen)
+        # Members that see photos differently were trained on images that are all square.
+        rule = members[0].rule if all(m.rule == members[0].rule for m in members) else None
+        writer.model(model, config=config, prepared=prepared, seen=seen, rule=rule)
         names = ", ".join(f"{r.info.run_name} ({r.info.run_id[:8]})" for r in runs)
         line = f"average of {names}" + (", each on image and mirror image" if tta != "none" else "")
         writer.note(line)

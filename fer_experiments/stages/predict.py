@@ -2,40 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fer_experiments import console
 from fer_experiments.data.files import (
+    IMAGE_SUFFIXES,
+    UNREAD_IMAGE_SUFFIXES,
     Unreadable,
     as_text,
     expanded,
     is_file,
     is_folder,
+    is_junk,
     located,
     read_file,
+    suffix_of,
 )
-from fer_experiments.data.images import BYTE, Decoded, decode, to_pixels, white_of
+from fer_experiments.data.images import Decoded, decode, to_pixels, white_of
 from fer_experiments.errors import DataError, UsageError, shown
 from fer_experiments.secrets import redact
+from fer_experiments.stages import common
 from fer_experiments.stages.selection import predictor
+from fer_experiments.tracking import registry
 from fer_experiments.tracking.models import LoggedModel, load
+from fer_experiments.tracking.registry import Version
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"}
+# Files of a kind that are named when they are left out.
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Probabilities of each image, and what could not be read."""
+    """Probabilities of each image, which model gave them, and what was not predicted."""
 
     model: LoggedModel
+    versions: tuple[Version, ...]  # registered versions that are this model
+    answered: str  # model, versions, aliases and run in words
     files: tuple[str, ...]
     probabilities: np.ndarray  # (N, C)
     bad: tuple[str, ...]  # "file: reason"
+    left_out: tuple[str, ...]  # by kind, what lies in the folders and is no image that is read
+    whites: tuple[str, ...]  # of files of more than 8 bits: what was taken for white, and why
     larger: int  # images that were shrunk by more than half: photos rather than cut-out faces
+
+    @property
+    def classes(self) -> list[str]:
+        """The class of each image, (N,)."""
+        return [self.model.class_names[int(p.argmax())] for p in self.probabilities]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """An object for each image: file, predicted, probabilities by class, model."""
+        model = {
+            "uri": self.model.uri,
+            "run_id": self.model.source_run_id,
+            "versions": [
+                {"name": v.name, "version": v.number, "aliases": list(v.aliases)}
+                for v in self.versions
+            ],
+        }
+        names = self.model.class_names
+        return [
+            {
+                "file": file,
+                "predicted": predicted,
+                "probabilities": dict(zip(names, map(float, p), strict=True)),
+                "model": model,
+            }
+            for file, predicted, p in zip(self.files, self.classes, self.probabilities, strict=True)
+        ]
+
+    def as_rows(self) -> list[list[Any]]:
+        """A header and a row for each image; last the columns that tell the model."""
+        model = [
+            self.model.uri,
+            " ".join(f"{v.name}/{v.number}" for v in self.versions),
+            " ".join(alias for v in self.versions for alias in v.aliases),
+            self.model.source_run_id,
+        ]
+        told = ["model_uri", "model_version", "model_alias", "run_id"]
+        rows: list[list[Any]] = [["file", "predicted", *self.model.class_names, *told]]
+        for file, predicted, p in zip(self.files, self.classes, self.probabilities, strict=True):
+            rows.append([file, predicted, *map(float, p), *model])
+        return rows
 
 
 def run(
@@ -43,8 +98,8 @@ def run(
 ) -> Predictions:
     """Predicts each file, and every image below each folder.
 
-    A photo is cut to its central square, turned grey and scaled to the model's size; faces are not
-    searched for.
+    A photo becomes pixels as the images did that the model was trained on: turned grey, cut to its
+    central square and scaled to the model's size. Faces are not searched for.
 
     Args:
         paths: image files and folders.
@@ -56,65 +111,138 @@ def run(
         RunError: there is no champion, or more than one registered model and no name.
         DataError: no image could be read.
     """
-    files = _files(paths)
+    files, others = _files(paths)
     logged = predictor(model, model_name)
     pixels, good, bad, larger = [], [], [], 0
-    for file in files:
+    whites: Counter[str] = Counter()
+    for file, is_image in files.items():
         name = as_text(str(file))
         try:
             decoded = decode(read_file(file))
-            grey, white = decoded.grey, _white(decoded, logged)
+            white, why = _white(decoded, logged)
         except Unreadable as error:
-            bad.append(f"{shown(name, 200)}: {error}")
+            if is_image:
+                bad.append(f"{shown(name, 200)}: {error}")
+            else:
+                others[""].append(name)
             continue
-        larger += min(grey.shape) > 2 * logged.image_size
-        pixels.append(to_pixels(grey, size=logged.image_size, crop=logged.crop, white=white))
+        if why:
+            whites[f"{white:g} is white, {why}"] += 1
+        larger += min(decoded.grey.shape) > 2 * logged.image_size
+        pixels.append(
+            to_pixels(decoded.grey, size=logged.image_size, crop=logged.crop, white=white)
+        )
         good.append(name)
+    unused = _left_out(others)
     if not good:
-        raise DataError(f"None of {len(files)} files could be read ({'; '.join(bad[:3])})")
+        what = "; ".join([*bad[:3], *(f"left out: {kind}" for kind in unused)])
+        raise DataError(f"None of {len(files)} files could be read ({what})")
+    versions = registry.holding(logged.uri)
     console.load_keras()
     from fer_experiments.evaluation.predictions import predict
 
     return Predictions(
         model=logged,
+        versions=tuple(versions),
+        answered=common.answered(logged, versions),
         files=tuple(good),
         probabilities=predict(load(logged), np.stack(pixels)),
         bad=tuple(bad),
+        left_out=tuple(unused),
+        whites=tuple(f"{count} of more than 8 bits: {how}" for how, count in whites.items()),
         larger=larger,
     )
 
 
-def _files(paths: Sequence[str]) -> list[Path]:
-    files: list[Path] = []
+def _files(paths: Sequence[str]) -> tuple[dict[Path, bool], defaultdict[str, list[str]]]:
+    """Files to read, and the others by their ending ("junk" for what programs left).
+
+    Whether a file to read is said to be an image, by its ending or by whoever named it: only then
+    is it an error if it is none.
+    """
+    files: dict[Path, bool] = {}
+    others: defaultdict[str, list[str]] = defaultdict(list)
     for given in paths:
         path = expanded(given)
         if is_folder(path):
-            found = (p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-            files += sorted(p for p in found if not is_folder(p))
+            found, junk = _below(path)
+            for file in found:
+                suffix = suffix_of(file.name)
+                if suffix in IMAGE_SUFFIXES or not suffix:
+                    files.setdefault(file, bool(suffix))
+                else:
+                    others[suffix].append(as_text(str(file)))
+            others["junk"] += [as_text(str(file)) for file in junk]
         elif is_file(path):
-            files.append(path)
+            files[path] = True
         else:
             raise UsageError(
                 f"Expected an image file or a folder. Received: {shown(given, 200)} "
                 f"(looked for {shown(located(redact(given)), 300)})"
             )
     if not files:
-        raise UsageError(f"Expected images. Found: none in {shown(', '.join(paths), 300)}")
-    return files
+        unused = "".join(f"; left out: {kind}" for kind in _left_out(others))
+        raise UsageError(f"Expected images. Found: none in {shown(', '.join(paths), 300)}{unused}")
+    return files, others
 
 
-def _white(decoded: Decoded, logged: LoggedModel) -> float:
-    """The value that is white in a photo: as its file says, as for the model's images, as it looks.
+def _below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files below a folder, and what systems and programs left there; sorted.
+
+    Raises:
+        DataError: a folder may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{shown(str(error.filename), 300)} cannot be read: {error.strerror}")
+
+    files, junk = [], []
+    seen: set[tuple[int, int]] = set()
+    for name, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here, about = Path(name), Path(name).stat()
+        if (about.st_dev, about.st_ino) in seen:  # a link leads back
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        junk += [here / name for name in (*folders, *names) if is_junk(name)]
+        files += [here / name for name in names if not is_junk(name)]
+        folders[:] = [name for name in folders if not is_junk(name)]
+    return sorted(files), sorted(junk)
+
+
+def _left_out(others: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line for each kind of file that is not read."""
+    lines = []
+    for suffix in sorted(others):
+        paths = sorted(others[suffix])
+        if not paths:
+            continue
+        kind = suffix or "without an ending, no images"
+        if suffix in UNREAD_IMAGE_SUFFIXES:
+            kind += ", a kind of image that is not read"
+        some = ", ".join(shown(path, 200) for path in paths[:_EXAMPLES])
+        more = f" and {len(paths) - _EXAMPLES} more" if len(paths) > _EXAMPLES else ""
+        lines.append(f"{len(paths)} {kind} ({some}{more})")
+    return lines
+
+
+def _white(decoded: Decoded, logged: LoggedModel) -> tuple[float, str]:
+    """The value that is white in a photo, and how that is known; "" if its format says so.
 
     Raises:
         Unreadable: its brightest value does not fit.
     """
     highest = float(decoded.grey.max())
-    white = decoded.white or logged.white.get(decoded.kind) or white_of(decoded.kind, highest)
+    if decoded.white is not None:
+        return decoded.white, ""
+    white = logged.white.get(decoded.kind)
     if white is None:
-        raise Unreadable(f"its brightest value, {highest:g}, does not tell what is white")
-    if decoded.kind != BYTE and highest > white:
+        white = white_of(decoded.kind, highest)
+        if white is None:
+            raise Unreadable(f"its brightest value, {highest:g}, does not tell what is white")
+        return white, "as their brightest value says"
+    if highest > white:
         raise Unreadable(
             f"its values reach {highest:g}, and in the model's images {white:g} is white"
         )
-    return white
+    return white, "as in the model's images"

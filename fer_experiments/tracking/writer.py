@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fer_experiments.config import Config
+from fer_experiments.data.images import PixelRule
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.seen import Seen
 from fer_experiments.secrets import holds_secret, redact
@@ -145,17 +146,25 @@ class Writer:
         )
 
     def model(
-        self, model: keras.Model, *, config: Config, prepared: PreparedDataset, seen: Seen
+        self,
+        model: keras.Model,
+        *,
+        config: Config,
+        prepared: PreparedDataset,
+        seen: Seen,
+        rule: PixelRule | None = None,
     ) -> None:
         """The trained model, raw pixels in, with all that is needed to use it again.
 
-        `seen` is all that it, or a model that it was made from, was fitted and selected on.
+        `seen` is all that it, or a model that it was made from, was fitted and selected on. `rule`
+        says how photos become its pixels, where that is inherited and not told by `prepared`.
         """
         import keras
 
         if self.journal.has("model"):
             return  # the process was cut short after this
         images, _ = prepared.split("train")
+        rule = rule or PixelRule(crop=prepared.crop, white=prepared.white)
         with self.journal.new_file("model.keras") as file:
             # A copy of the graph without optimizer state, which would triple the file.
             keras.Model(model.input, model.output, name=model.name).save(file)
@@ -166,8 +175,8 @@ class Writer:
             metadata={
                 "class_names": list(prepared.class_names),
                 "image_size": prepared.image_size,
-                "crop": prepared.crop,
-                "white": prepared.white,
+                "crop": rule.crop,
+                "white": dict(rule.white),
                 "config": config.flat(),
                 "dataset_name": prepared.name,
                 "dataset_fingerprint": prepared.fingerprint,

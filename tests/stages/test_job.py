@@ -234,7 +234,8 @@ def test_predict_gives_the_champions_probabilities(job: Job, fer: Fer, tmp_path:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     as_csv = fer("predict", folder / "0.png", "--csv").out.splitlines()
-    assert as_csv[0] == "file,predicted," + ",".join(prepared.class_names)
+    model = "model_uri,model_version,model_alias,run_id"
+    assert as_csv[0] == f"file,predicted,{','.join(prepared.class_names)},{model}"
     assert fer("predict", folder / "0.png").out.splitlines()[0].split()[:3] == [
         "file", "predicted", "angry",
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fer_experiments.data.images import to_pixels
+from fer_experiments.tracking.models import describe
 
 from ..conftest import Fer
 from ..data.helpers import encode
@@ -76,6 +77,7 @@ def predicted(fer: Fer, folder: Path, uri: str) -> dict[str, str]:
 
 def as_older_versions_logged_it(run_id: str) -> None:
     """Takes out of a model's description what older versions did not write."""
+    assert describe(model_uri(run_id)).crop == "central_square"
     model_id = model_uri(run_id).removeprefix("models:/")
     location = mlflow.MlflowClient().get_logged_model(model_id).artifact_location
     file = Path(location.removeprefix("file://")) / "MLmodel"
@@ -83,6 +85,7 @@ def as_older_versions_logged_it(run_id: str) -> None:
     shorter = re.sub(r"^  (crop: \w+|white: \{\})\n", "", text, flags=re.MULTILINE)
     assert text.count("\n") == shorter.count("\n") + 2
     file.write_text(shorter)
+    assert describe(model_uri(run_id)).crop == "squash"
 
 
 def test_photos_that_are_not_square_mean_the_same_to_evaluate_and_predict(
@@ -113,6 +116,14 @@ def test_models_of_older_versions_see_squashed_images_everywhere(
         pixels = to_pixels(np.asarray(Image.open(wide / name)), size=16, crop="squash")
         assert judged[name] == brightest_column(pixels)
     assert predicted(fer, plain / "test", model_uri(old)) != judged
+    # What is made from it sees what it sees.
+    for command in (
+        ("calibrate", "--run-id", old),
+        ("ensemble", "--run-ids", old, "--tta", "flip"),
+    ):
+        outcome = fer(*command)
+        assert outcome.exit_code == 0, outcome.err
+        assert describe(model_uri(run_id_in(outcome.out))).crop == "squash"
 
 
 def brightest_column(pixels: np.ndarray) -> str:
