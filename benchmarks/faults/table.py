@@ -21,6 +21,7 @@ FAULTS = {
     "outage_postgresql": ("outages", "postgresql_"),
     "disk_full": ("disks", "run"),
     "parallel": ("parallel", "run"),
+    "verdicts": ("verdicts", "run"),
     "bad_input": ("bad_input", "run"),
     "secrets": ("secrets", "run"),
 }

@@ -116,7 +116,8 @@ def shortage(
     """
     left = int(usable.sum())
     if left < MINIMUM_IMAGES:
-        return f"{left} images are left, fewer than {MINIMUM_IMAGES}"
+        are_left = " are left" if left < len(usable) else ""
+        return f"{left} images{are_left}, fewer than {MINIMUM_IMAGES}"
     gone = np.setdiff1d(labels, labels[usable])
     if len(gone):
         names = [f"class {i}" if class_names is None else class_names[i] for i in gone]

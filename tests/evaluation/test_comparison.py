@@ -137,6 +137,7 @@ def test_on_too_few_images_or_without_a_class_nothing_is_said() -> None:
         "a and b are not compared: 199 images are left, fewer than 200, on 199 of 300 images"
     )
     assert comparison.MINIMUM_IMAGES == 200
+    assert shortage(LABELS[:150], np.full(150, True)) == "150 images, fewer than 200"
 
     without = {"b": LABELS != 1}
     found = pairs(models, LABELS, classes=C, usable=without, class_names=NAMES)

@@ -180,6 +180,27 @@ def test_the_paired_interval_is_that_of_resampling_images() -> None:
         assert found[name].high == pytest.approx(high, abs=0.15 * (high - low))
 
 
+@pytest.mark.parametrize("skill", [2.5, 5.0])
+def test_the_paired_interval_is_as_wide_as_a_large_bootstraps_near_and_far_from_0(
+    skill: float,
+) -> None:
+    rng = np.random.default_rng(4)
+    labels, [first, second] = models(rng, FER, 2.6, skill)
+    joint = np.zeros((C, C, C))  # true, by the first, by the second
+    np.add.at(joint, (labels, first.argmax(axis=1), second.argmax(axis=1)), 1)
+    rows = [
+        rng.multinomial(n, cells.ravel() / n, size=20_000).reshape(-1, C, C)
+        for n, cells in zip(FER, joint, strict=True)
+    ]
+    drawn = np.stack(rows, axis=1)
+    a, b = scores_of(drawn.sum(axis=3)), scores_of(drawn.sum(axis=2))
+    found = compare(labels, first, second, classes=C, comparisons=10).differences
+    for name in SCORES:
+        low, high = np.quantile(a[name] - b[name], (0.0025, 0.9975))
+        assert found[name].high - found[name].low == pytest.approx(high - low, rel=0.05)
+        assert found[name].low == pytest.approx(low, abs=0.05 * (high - low))
+
+
 def test_the_mean_of_one_class_has_students_interval() -> None:
     values = np.random.default_rng(0).exponential(size=40)
     found = mean_interval(values, np.zeros(40, dtype=int))
