@@ -292,6 +292,7 @@ def test_the_real_archive(shared, tmp_path, monkeypatch):
     assert sum(group.reaches_over(data.labels) for group in groups) == 47
     assert data.manifest["audit"]["val_in_train"] == 280
     assert data.manifest["audit"]["blank_images"] == {"train": 11, "val": 1, "test": 0}
+    assert data.manifest["audit"]["faint_images"] == {"train": 12, "val": 1, "test": 0}
     dropped = prepared(archive, leaks="drop")
     assert dropped.manifest["audit"]["dropped_from_train"] == 351
     assert dropped.size("train") == 28_709 - 351

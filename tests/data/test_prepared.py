@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import stat
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from fer_experiments.config import DataConfig
 from fer_experiments.data import prepared, storage
-from fer_experiments.data.images import FER_CLASSES, PixelRule, pixel_hash, pixel_hashes
+from fer_experiments.data.images import FER_CLASSES, PixelRule, pixel_hash, pixel_hashes, to_pixels
 from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import DataError, UsageError
 
@@ -304,6 +305,22 @@ def test_white_is_told_and_kept(tmp_path):
     assert brighter.images.max() < 140
     assert data.suits(PixelRule(white={"integer": 4095.0, "float": 1.0}))
     assert not brighter.suits(PixelRule(white={"integer": 4095.0}))
+
+
+@pytest.mark.parametrize("kind", ["wide", "twelve_bit"])
+def test_the_case_book(kind, shared, tmp_path):
+    draw = runpy.run_path(str(shared / "cases" / "draw.py"))
+    draw["layout"](kind, tmp_path / "faces", 63)
+    data = prepare(config(tmp_path / "faces", split="holdout"))
+    numbers = [int(Path(name).stem) for name in data.ids]
+    if kind == "wide":
+        expected = [to_pixels(draw["face"](n, 96, 96), size=48) for n in numbers]
+        assert data.manifest["not_square"] == len(expected) == 63
+    else:
+        expected = [draw["face"](n) for n in numbers]
+        assert data.white == {"integer": 4095}
+    assert np.abs(data.images.astype(int) - np.stack(expected)).max() <= 1
+    assert data.manifest["audit"]["faint_images"] == {"train": 0, "val": 0, "test": 0}
 
 
 def test_hashes_are_those_of_the_images(faces):
