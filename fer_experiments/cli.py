@@ -220,7 +220,8 @@ def evaluate(
         "experiment": experiment,
     }
     if dry_run:
-        return _dry_run([stage.choose(**meant).config.replace(**given(options))], ["evaluate"])
+        config = stage.with_data(stage.choose(**meant).config, given(options))
+        return _dry_run([config], ["evaluate"])
     stage.run(data=given(options), tta=tta or "none", **meant)
     return None
 

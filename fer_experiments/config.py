@@ -36,12 +36,14 @@ class DataConfig(_Checked):
         "kaggle", "kaggle, synthetic, a folder of class folders, Kaggle's archive.zip, fer2013.csv"
     )
     split: str = _option(
-        "official",
-        "official: PublicTest is val and PrivateTest is test; holdout: part of train becomes val",
-        choices=("official", "holdout"),
+        "auto",
+        "official: PublicTest is val and PrivateTest is test; given: the val and test folders that "
+        "are there; holdout: part of train becomes val where none is given; auto: the first that "
+        "fits",
+        choices=("auto", "official", "given", "holdout"),
     )
     val_fraction: float = _option(
-        0.2, "share of train that split=holdout turns into val", minimum=0.01, maximum=0.9
+        0.2, "share of train that becomes val where none is given", minimum=0.01, maximum=0.9
     )
     image_size: int = _option(48, "height and width of the images, pixels", minimum=16, maximum=512)
     limit: int | None = _option(
@@ -60,6 +62,15 @@ class DataConfig(_Checked):
     )
     on_bad_image: str = _option(
         "refuse", "what to do with files that are no readable image", choices=("refuse", "skip")
+    )
+    on_empty_class: str = _option(
+        "refuse", "what to do with class folders without images", choices=("refuse", "drop")
+    )
+    class_level: int | None = _option(
+        None,
+        "which level of folders below the parts are the classes, from 1, where it cannot be told",
+        minimum=1,
+        maximum=100,
     )
     synthetic_count: int = _option(
         3000, "how many faces dataset=synthetic draws", minimum=21, maximum=1_000_000

@@ -151,10 +151,57 @@ def test_auto_is_a_value_like_any_other(option: str, fer: Fer) -> None:
     assert "auto" in outcome.error
 
 
+@pytest.mark.parametrize("command", [["prepare"], ["train", "--backbone", "tiny"], ["main"]])
+def test_dry_run_counts_and_refuses_as_the_command_does(
+    command: list[str], fer: Fer, fresh_store: Path
+) -> None:
+    faces = fresh_store / "faces"
+    for part, count in (("train", 10), ("test", 3)):
+        for label in ("happy", "sad"):
+            for i in range(count):
+                path = faces / part / label / f"{i}.pgm"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"P5 16 16 255\n" + f"{part}{label}{i}".encode().ljust(256))
+    (faces / "train" / "sad" / "me.heic").write_bytes(b"picture")
+    (faces / ".DS_Store").write_bytes(b"junk")
+    weights = [] if command == ["prepare"] else ["--weights", "none"]
+    asked = [*command, "--dataset", str(faces), *weights]
+    shown = fer(*asked, "--dry-run")
+    assert shown.exit_code == 0, shown.err
+    assert "2 classes, 20 in train, 6 in test; split given" in shown.out
+    assert "about 16 train, 4 val, 6 test images" in shown.out  # copies would stay together
+    assert "left out: 1 .heic, a kind of image that is not read (train/sad/me.heic)" in shown.out
+    assert "skipped: 1 junk (.DS_Store)" in shown.out
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert ["class", "train", "test"] in lines
+    assert ["happy", "10", "3"] in lines
+    assert not list(fresh_store.glob("*.db"))
+
+    for more, word in (
+        (["--val-fraction", "0.01"], "Expected enough different images of each class"),
+        (["--split", "official"], "Expected test files named PublicTest_"),
+        (["--limit", "1"], "Expected limit to be at least 2"),
+    ):
+        assert word in fer(*asked, *more, "--dry-run").error
+    (faces / "train" / "fear").mkdir()
+    assert "none in fear" in fer(*asked, "--dry-run").error
+    assert "none in fear" in fer("prepare", "--dataset", str(faces)).error
+
+
+def test_dry_run_counts_what_is_prepared(fer: Fer, fresh_store: Path) -> None:
+    asked = ("--dataset", "synthetic", "--synthetic-count", "231", "--split", "holdout")
+    assert "\nabout " in fer("prepare", *asked, "--dry-run").out  # copies would stay together
+    made = fer("prepare", *asked)
+    assert made.exit_code == 0
+    counted = fer("prepare", *asked, "--dry-run").out
+    sizes = next(line for line in made.out.splitlines() if line.startswith("synthetic: "))
+    assert sizes.removeprefix("synthetic: ") + " images" in counted.splitlines()
+
+
 def test_dry_run_shows_time_and_disk_and_writes_nothing(fer: Fer, fresh_store: Path) -> None:
     shown = fer("main", "--recipe", "demo", "--backbones", "tiny,vgg16", "--dry-run")
     assert shown.exit_code == 0
-    assert "about 2400 training, 300 val and 300 test images" in shown.out
+    assert "\n2400 train, 300 val, 300 test images\n" in shown.out
     for backbone in ("tiny", "vgg16"):
         assert f"\n{backbone}: about " in shown.out
     assert "MB of disk" in shown.out

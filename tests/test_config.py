@@ -32,7 +32,7 @@ def test_seed_zero_is_a_seed() -> None:
         ("epochs", 0, "at least 1"),
         ("epochs", "2.5", "a whole number"),
         ("dropout", 1.0, "at most 0.95"),
-        ("split", "random", "official, holdout"),
+        ("split", "random", "auto, official, given, holdout"),
         ("flip", "maybe", "true or false"),
         ("dataset", " ", "text"),
         ("seed", -1, "at least 0"),

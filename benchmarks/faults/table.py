@@ -23,6 +23,7 @@ FAULTS = {
     "parallel": ("parallel", "run"),
     "verdicts": ("verdicts", "run"),
     "bad_input": ("bad_input", "run"),
+    "layouts": ("layouts", "run"),
     "secrets": ("secrets", "run"),
 }
 

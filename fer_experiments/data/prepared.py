@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,8 +30,9 @@ from fer_experiments.data.images import (
     PixelRule,
     pixel_hashes,
 )
+from fer_experiments.data.layout import Reading
 from fer_experiments.data.sources import Source, open_source
-from fer_experiments.data.splits import SPLITS, assign, without_leaks
+from fer_experiments.data.splits import SPLITS, assign, resolve, without_leaks
 from fer_experiments.data.storage import data_home, open_array, write_folder, write_text
 from fer_experiments.errors import DataError
 
@@ -142,32 +143,66 @@ class PreparedDataset:
         return self.images[part], self.labels[part]
 
 
-def prepare(config: DataConfig, rule: PixelRule | None = None) -> PreparedDataset:
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request, looked at but not carried out: nothing is decoded."""
+
+    source: Source
+    config: DataConfig  # its split is resolved, never auto
+    reading: Reading
+    identity: dict[str, Any]
+    key: str
+
+    def found(self) -> PreparedDataset | None:
+        """What an earlier request of this kind came to, told as this one asks for it."""
+        prepared = find(self.key)
+        if prepared is None:
+            return None
+        return replace(prepared, manifest=prepared.manifest | {"split": self.config.split})
+
+
+def plan(config: DataConfig, rule: PixelRule | None = None) -> Plan:
+    """Looks at the source; arguments and errors as of `prepare`."""
+    source = open_source(
+        config.dataset,
+        synthetic_count=config.synthetic_count,
+        data_seed=config.data_seed,
+        class_level=config.class_level,
+        on_empty_class=config.on_empty_class,
+    )
+    reading = source.reading()
+    images = ((file.part, file.path) for file in reading.files)
+    config = replace(config, split=resolve(config.split, images))
+    identity = source.identity()
+    key = _source_key(identity, config, reading, rule or PixelRule())
+    return Plan(source=source, config=config, reading=reading, identity=identity, key=key)
+
+
+def prepare(
+    config: DataConfig,
+    rule: PixelRule | None = None,
+    *,
+    told: Callable[[Plan], None] = lambda plan: None,
+) -> PreparedDataset:
     """Finds the prepared dataset that the configuration asks for, or makes it.
 
     Args:
         config: which images, and how they are split.
         rule: how they become pixels, for a model that knows; None: as is best for the data.
+        told: gets what the source was taken to mean, before anything is decoded.
 
     Raises:
         UsageError: `dataset` names nothing that can be read.
         DataError: the images do not allow what was asked, or the disk is full.
     """
     rule = rule or PixelRule()
-    source = _source(config)
-    identity = source.identity()
-    key = _source_key(identity, config, rule)
-    return find(key) or write(source.read(config, rule), config, identity, key)
-
-
-def lookup(config: DataConfig) -> PreparedDataset | None:
-    """The prepared dataset, if it has been made already."""
-    return find(_source_key(_source(config).identity(), config, PixelRule()))
-
-
-def image_count(config: DataConfig) -> int | None:
-    """How many images the source holds, where that can be told without decoding."""
-    return _source(config).count()
+    planned = plan(config, rule)
+    told(planned)
+    found = planned.found()
+    if found is not None:
+        return found
+    images = planned.source.read(planned.config, rule)
+    return write(images, planned.config, planned.identity, planned.key)
 
 
 def find(key: str) -> PreparedDataset | None:
@@ -224,14 +259,26 @@ def _as_asked(prepared: PreparedDataset, config: DataConfig) -> PreparedDataset:
         except (OSError, ValueError, LookupError, TypeError):
             continue
         if same:
-            return replace(prepared, manifest=prepared.manifest | request)
+            told = prepared.manifest | request
+            return replace(prepared, manifest=told | _resolved(config))
     return prepared
+
+
+def _resolved(config: DataConfig) -> dict[str, str]:
+    return {} if config.split == "auto" else {"split": config.split}
 
 
 def _asks(request: Mapping[str, Any], config: DataConfig) -> bool:
     """Whether a request is the one of this configuration."""
-    return request["source"] == {**request["source"], "dataset": config.dataset} and all(
-        request[name] == value for name, value in _asked(config).items()
+    asked = _asked(config)
+    # Where val is drawn, or given, these two are one request; see `_source_key`.
+    alike = ("given", "holdout")
+    if config.split == "auto" or (request["split"] in alike and config.split in alike):
+        asked["split"] = request["split"]
+    return (
+        request["source"] == {**request["source"], "dataset": config.dataset}
+        and request["val_fraction"] in (None, config.val_fraction)
+        and all(request[name] == value for name, value in asked.items())
     )
 
 
@@ -306,6 +353,7 @@ def write(
         "image_size": config.image_size,
         "counts": _counts(labels, splits, data.class_names),
         **_asked(config),
+        "val_fraction": config.val_fraction if _draws_val(data, config) else None,
         "source": {"dataset": config.dataset, **identity},
         "source_key": key,
         "hashes": _digest(data.hashes[order]),
@@ -338,11 +386,15 @@ def _asked(config: DataConfig) -> dict[str, Any]:
     """What a manifest tells of the configuration."""
     return {
         "split": config.split,
-        "val_fraction": config.val_fraction if config.split == "holdout" else None,
         "limit": config.limit,
         "data_seed": config.data_seed,
         "leaks": config.leaks,
     }
+
+
+def _draws_val(data: LabelledImages, config: DataConfig) -> bool:
+    """Whether val comes out of train."""
+    return config.split != "official" and not (data.parts == "val").any()
 
 
 def _is_whole(folder: Path) -> bool:
@@ -362,17 +414,15 @@ def _are_hashes(hashes: np.ndarray | None, count: int) -> bool:
     return hashes is not None and hashes.shape == (count, 16) and hashes.dtype == np.uint8
 
 
-def _source(config: DataConfig) -> Source:
-    return open_source(
-        config.dataset, synthetic_count=config.synthetic_count, data_seed=config.data_seed
-    )
-
-
-def _source_key(identity: dict[str, Any], config: DataConfig, rule: PixelRule) -> str:
+def _source_key(
+    identity: dict[str, Any], config: DataConfig, reading: Reading, rule: PixelRule
+) -> str:
+    # Where val is drawn from train, `given` and `holdout` are the same; where it is given, too.
+    drawn = "given" if "val" in reading.counts else "holdout"
     asked = {
         "format": _KEY_FORMAT,
         "source": identity,
-        "split": config.split,
+        "split": config.split if config.split == "official" else drawn,
         "val_fraction": config.val_fraction,
         "image_size": config.image_size,
         "limit": config.limit,

@@ -17,14 +17,23 @@ from fer_experiments.config import DataConfig
 from fer_experiments.data import synthetic
 from fer_experiments.data.challenge_csv import CsvSource
 from fer_experiments.data.files import is_file, is_folder, located
-from fer_experiments.data.images import LabelledImages, PixelRule, pixel_hashes
-from fer_experiments.data.tree import FolderFiles, TreeSource, ZipFiles
+from fer_experiments.data.images import FER_CLASSES, LabelledImages, PixelRule, pixel_hashes
+from fer_experiments.data.layout import Placed, Reading
+from fer_experiments.data.listing import FolderFiles, TarFiles, ZipFiles
+from fer_experiments.data.tree import TreeSource
 from fer_experiments.errors import DataError, UsageError, first_line, shown
 from fer_experiments.secrets import redact
 
 KAGGLE_HANDLE = "msambare/fer2013"
 # Named, so that the data never change unseen and kagglehub needs no network for what it has.
 KAGGLE_VERSION = 1
+# What is published there: images of each class by FER-2013's name for their part.
+_KAGGLE_COUNTS = {
+    "Training": (3995, 436, 4097, 7215, 4965, 4830, 3171),
+    "PublicTest": (467, 56, 496, 895, 607, 653, 415),
+    "PrivateTest": (491, 55, 528, 879, 626, 594, 416),
+}
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class Source(Protocol):
@@ -33,15 +42,23 @@ class Source(Protocol):
     def identity(self) -> dict[str, Any]:
         """What makes this source this source, found without decoding a single image."""
 
-    def count(self) -> int | None:
-        """How many images there are, if that can be told without decoding."""
+    def reading(self) -> Reading:
+        """What the source holds, told by names, tables and counts; no image is decoded."""
 
     def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
         """Every image, decoded; `rule` says how its values become pixels."""
 
 
-def open_source(dataset: str, *, synthetic_count: int, data_seed: int) -> Source:
-    """Tells by name and by what lies there which kind of source `dataset` is.
+def open_source(
+    dataset: str,
+    *,
+    synthetic_count: int,
+    data_seed: int,
+    class_level: int | None = None,
+    on_empty_class: str = "refuse",
+) -> Source:
+    """Tells by name and by what lies there which kind of source `dataset` is; the other arguments
+    are the fields of DataConfig.
 
     Raises:
         UsageError: nothing is there, or it is none of the kinds.
@@ -52,18 +69,21 @@ def open_source(dataset: str, *, synthetic_count: int, data_seed: int) -> Source
         return SyntheticSource(synthetic_count, data_seed)
     path = located(dataset)
     if is_folder(path):
-        return TreeSource(FolderFiles(path))
+        return TreeSource(FolderFiles(path), class_level, on_empty_class)
     if not is_file(path):
         raise UsageError(
             "Expected dataset to be kaggle, synthetic, or an existing folder, zip or CSV. "
             f"Received: {shown(dataset, 200)} (looked for {shown(located(redact(dataset)), 300)})"
         )
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
-        return TreeSource(ZipFiles(path))
+        return TreeSource(ZipFiles(path), class_level, on_empty_class)
     if path.suffix.lower() == ".csv":
-        return CsvSource(path)
+        return CsvSource.at(path)
+    if path.name.lower().endswith(_TARS):
+        return TreeSource(TarFiles(path), class_level, on_empty_class)
     raise UsageError(
-        f"Expected a folder of class folders, Kaggle's archive.zip or fer2013.csv. Received: {path}"
+        "Expected a folder of class folders, Kaggle's archive.zip, or fer2013.csv by itself or in "
+        f"a zip or tar. Received: {path}"
     )
 
 
@@ -83,9 +103,11 @@ class SyntheticSource:
             "data_seed": self.data_seed,
         }
 
-    def count(self) -> int:
-        """As many as asked for."""
-        return self.size
+    def reading(self) -> Reading:
+        """What will be drawn."""
+        _, ids = synthetic.plan_faces(count=self.size, seed=self.data_seed)
+        placed = tuple(Placed(name, *name.split("/")[:2]) for name in ids)
+        return Reading(files=placed, class_names=tuple(synthetic.CLASS_NAMES))
 
     def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
         """Draws them."""
@@ -111,9 +133,15 @@ class KaggleSource:
         """Handle and version: what was prepared once is found again without a network."""
         return {"kind": "kaggle", "handle": KAGGLE_HANDLE, "version": KAGGLE_VERSION}
 
-    def count(self) -> int:
-        """As published."""
-        return 35_887
+    def reading(self) -> Reading:
+        """As published; what was downloaded is read by itself."""
+        placed = tuple(
+            Placed(f"{usage}_{i}", "train" if usage == "Training" else "test", label)
+            for usage, counts in _KAGGLE_COUNTS.items()
+            for label, count in zip(FER_CLASSES, counts, strict=True)
+            for i in range(count)
+        )
+        return Reading(files=placed, class_names=FER_CLASSES)
 
     def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
         """Downloads if needed, then reads the folder.

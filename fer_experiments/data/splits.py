@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from fer_experiments.config import DataConfig
+from fer_experiments.data import layout
 from fer_experiments.data.audit import leaks, pixel_groups
 from fer_experiments.data.images import LabelledImages
-from fer_experiments.errors import ConfigError, DataError
+from fer_experiments.errors import ConfigError, DataError, shown
 
 SPLITS = ("train", "val", "test")
+
+
+def resolve(split: str, images: Iterable[tuple[str, str]]) -> str:
+    """The split policy: what `auto` means for images of these parts and paths, never `auto`."""
+    return layout.policy(images) if split == "auto" else split
 
 
 def assign(data: LabelledImages, config: DataConfig) -> np.ndarray:
@@ -22,33 +28,80 @@ def assign(data: LabelledImages, config: DataConfig) -> np.ndarray:
         DataError: the source does not have what the split policy needs.
         ConfigError: `limit` is below the number of classes.
     """
-    splits = official(data) if config.split == "official" else holdout(data, config)
+    return _assign(
+        data.parts,
+        data.ids,
+        data.labels,
+        data.class_names,
+        config,
+        lambda chosen: pixel_groups(data.images[chosen]),
+    )
+
+
+def expected(reading: layout.Reading, config: DataConfig) -> np.ndarray:
+    """What `assign` will come to for the images of a reading, undecoded: every one is taken for
+    readable and unlike all others.
+
+    Raises:
+        DataError, ConfigError: as `assign`.
+    """
+    names = reading.class_names
+    return _assign(
+        np.array([file.part for file in reading.files]),
+        [file.path for file in reading.files],
+        np.array([names.index(file.label) for file in reading.files]),
+        names,
+        config,
+        lambda chosen: chosen,
+    )
+
+
+def _assign(
+    parts: np.ndarray,
+    ids: Sequence[str],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    config: DataConfig,
+    copies: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """`copies` gives indices of images (N,) the same number where the pixels are the same."""
+    split = resolve(config.split, zip(parts, ids, strict=True))
+    if split == "official":
+        splits = official(parts, ids)
+    else:
+        splits = parts.astype("U5")
+        if split == "given" and (splits == "train").all():
+            raise DataError(
+                "Expected val or test folders with split=given. Found: none; pass split=holdout"
+            )
+        if not (splits == "val").any():
+            train = np.flatnonzero(splits == "train")
+            drawn = _draw_val(copies(train), labels[train], class_names, config)
+            splits[train[drawn]] = "val"
     if config.limit is not None:
-        splits = limited(splits, data.labels, config.limit, config.data_seed)
+        splits = limited(splits, labels, config.limit, config.data_seed)
     for needed in ("train", "val"):
         if not (splits == needed).any():
             raise DataError(
-                f"Expected images in {needed} with split={config.split}. Found: none; "
+                f"Expected images in {needed} with split={split}. Found: none; "
                 "split=holdout makes val from the training images"
             )
     return splits
 
 
-def official(data: LabelledImages) -> np.ndarray:
-    """PublicTest is val, PrivateTest is test, told apart by the files' names."""
-    splits = np.full(len(data.ids), "train", dtype="U5")
-    for i in np.flatnonzero(data.parts == "test"):
-        name = PurePosixPath(data.ids[i]).name
-        if name.startswith("PublicTest"):
-            splits[i] = "val"
-        elif name.startswith("PrivateTest"):
-            splits[i] = "test"
-        else:
+def official(parts: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+    """PublicTest is val, PrivateTest is test, told apart by the names of files or folders."""
+    splits = np.full(len(ids), "train", dtype="U5")
+    held_out = np.flatnonzero(parts != "train")
+    for i in map(int, held_out):
+        said = layout.USAGES.get(layout.usage(ids[i]) or "")
+        if said not in ("val", "test") or (parts[i] == "val" and said == "test"):
             raise DataError(
                 "Expected test files named PublicTest_… or PrivateTest_… with split=official. "
-                f"Received: {data.ids[i]}; pass split=holdout"
+                f"Received: {shown(ids[i], 200)}; pass split=given"
             )
-    if not (data.parts == "test").any():
+        splits[i] = said
+    if not len(held_out):
         raise DataError(
             "Expected a test folder with files PublicTest_… for split=official. "
             "Found: none; pass split=holdout"
@@ -56,29 +109,26 @@ def official(data: LabelledImages) -> np.ndarray:
     return splits
 
 
-def holdout(data: LabelledImages, config: DataConfig) -> np.ndarray:
-    """A stratified share of train becomes val; images with the same pixels stay together."""
-    splits = data.parts.astype("U5")
-    train = np.flatnonzero(splits == "train")
-    _, first, group = np.unique(
-        pixel_groups(data.images[train]), return_index=True, return_inverse=True
-    )
+def _draw_val(
+    groups: np.ndarray, labels: np.ndarray, class_names: Sequence[str], config: DataConfig
+) -> np.ndarray:
+    """(N,) bool: a stratified share of the training images; images of one group stay together."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     try:
         _, chosen = train_test_split(
             np.arange(len(first)),
             test_size=config.val_fraction,
-            stratify=data.labels[train][first],
+            stratify=labels[first],
             random_state=config.data_seed,
         )
     except ValueError:
-        smallest = np.bincount(data.labels[train][first]).argmin()
+        counts = np.bincount(labels[first], minlength=len(class_names))
         raise DataError(
             "Expected enough different images of each class to make val with "
             f"val_fraction={config.val_fraction}. Received: {len(first)} in all, fewest of "
-            f"{data.class_names[smallest]}"
+            f"{class_names[int(counts.argmin())]}"
         ) from None
-    splits[train[np.isin(group, chosen)]] = "val"
-    return splits
+    return np.isin(group, chosen)
 
 
 def without_leaks(splits: np.ndarray, images: np.ndarray) -> np.ndarray:

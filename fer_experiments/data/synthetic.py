@@ -123,22 +123,34 @@ def draw_faces(
     Raises:
         ValueError: if ``count`` or ``image_size`` is too small, or ``seed`` is negative.
     """
+    if image_size < 24:
+        raise ValueError(f"Expected image_size to be at least 24. Received: {image_size=}")
+    labels, ids = plan_faces(count=count, seed=seed)
+    images = np.empty((count, image_size, image_size), dtype=np.uint8)
+    for index, label in enumerate(labels):
+        rng = np.random.default_rng([seed, index])
+        images[index] = _draw_face(rng, CLASS_NAMES[label], image_size)
+    return images, labels, ids
+
+
+def plan_faces(*, count: int, seed: int) -> tuple[NDArray[np.int64], list[str]]:
+    """Labels and ids of the faces that `draw_faces` would draw.
+
+    Raises:
+        ValueError: if ``count`` is too small, or ``seed`` is negative.
+    """
     if count < 21:
         raise ValueError(
             "Expected count to be at least 21, three images for each of seven classes. "
             f"Received: count={count}"
         )
-    if image_size < 24:
-        raise ValueError(f"Expected image_size to be at least 24. Received: {image_size=}")
     labels, parts = _plan(count, np.random.default_rng([seed, count]))
-    images = np.empty((count, image_size, image_size), dtype=np.uint8)
-    ids = []
-    for index, (label, part) in enumerate(zip(labels, parts, strict=True)):
-        emotion = CLASS_NAMES[label]
-        images[index] = _draw_face(np.random.default_rng([seed, index]), emotion, image_size)
-        folder, prefix = _PARTS[part]
-        ids.append(f"{folder}/{emotion}/{prefix}_{index:08d}.png")
-    return images, labels, ids
+    ids = [
+        f"{folder}/{CLASS_NAMES[label]}/{prefix}_{index:08d}.png"
+        for index, (label, part) in enumerate(zip(labels, parts, strict=True))
+        for folder, prefix in [_PARTS[part]]
+    ]
+    return labels, ids
 
 
 def _plan(count: int, rng: Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

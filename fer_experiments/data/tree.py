@@ -1,183 +1,123 @@
-"""Class folders with images, alone or under `train/` and `test/`, on disk or inside a zip."""
+"""Class folders with images, alone or in parts, on disk or inside a zip; or a table in there."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import re
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from fer_experiments.config import DataConfig, is_text
+from fer_experiments.config import DataConfig
+from fer_experiments.data import layout
+from fer_experiments.data.challenge_csv import CsvSource, is_table
 from fer_experiments.data.decoding import decode_files
-from fer_experiments.data.files import LARGEST_FILE, Unreadable, as_text, is_junk, read_file
+from fer_experiments.data.files import as_text, suffix_of
 from fer_experiments.data.images import FER_CLASSES, LabelledImages, PixelRule
-from fer_experiments.errors import DataError, first_line, shown
+from fer_experiments.data.listing import Files, Listing, TarFiles
+from fer_experiments.errors import DataError, shown
 
 _OFFICIAL_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
-# What is not for training was held out, whatever it is called.
-_PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
-    ("test", "testing", "validation", "valid", "val"), "test"
-)
-# A class's name is part of the names of its scores, of which MLflow stores 250 characters.
-_LONGEST_CLASS = 100
-
-
-@dataclass(frozen=True)
-class _File:
-    """One file of a tree and how it lies there."""
-
-    path: str  # posix, relative to the tree's root
-    part: str  # train or test
-    label: str  # name of its class folder
-
-
-class _Files(Protocol):
-    """A tree of files, in a folder or in a zip."""
-
-    @property
-    def path(self) -> Path:
-        """The folder or the zip."""
-
-    def listing(self) -> list[tuple[str, Any]]:
-        """(relative posix path, what changes when the content does), sorted."""
-
-    def open(self) -> Callable[[str], bytes]:
-        """A function from relative path to content."""
-
-
-@dataclass(frozen=True)
-class FolderFiles:
-    """The files below a folder."""
-
-    path: Path
-
-    def listing(self) -> list[tuple[str, Any]]:
-        """Path and (size, times of change) of every file, three folders deep at most."""
-        return sorted(self._walk(self.path, "", above=()))
-
-    def _walk(
-        self, folder: Path, prefix: str, above: tuple[tuple[int, int], ...]
-    ) -> Iterator[tuple[str, Any]]:
-        # Instead of os.walk: a class folder may be a link, and links that lead back must end.
-        try:
-            entries = list(os.scandir(folder))
-            about = folder.stat()
-        except OSError as error:
-            raise DataError(f"{folder} cannot be read: {error.strerror}") from None
-        if (about.st_dev, about.st_ino) in above:
-            return
-        above = (*above, (about.st_dev, about.st_ino))
-        for entry in entries:
-            if is_junk(entry.name):
-                continue
-            if _is_folder(entry):
-                if len(above) <= 3:
-                    yield from self._walk(Path(entry.path), f"{prefix}{entry.name}/", above)
-            else:
-                try:
-                    stat = entry.stat()
-                    # The second time changes with the content even where the first is set back.
-                    mark = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-                    yield f"{prefix}{entry.name}", mark
-                except OSError:  # a dangling link: reading it will say so
-                    yield f"{prefix}{entry.name}", (0, 0)
-
-    def open(self) -> Callable[[str], bytes]:
-        """A reader of single files; raises Unreadable."""
-        return lambda relative: read_file(self.path / relative)
-
-
-@dataclass(frozen=True)
-class ZipFiles:
-    """The members of a zip."""
-
-    path: Path
-    # Members are read in memory and never written out, so no path inside a zip can escape.
-    largest_member: int = LARGEST_FILE
-
-    def listing(self) -> list[tuple[str, Any]]:
-        """Path and (size, check sum) of every member."""
-        with self._opened() as archive:
-            return sorted(
-                (info.filename, (info.file_size, info.CRC))
-                for info in archive.infolist()
-                if not info.is_dir() and not any(is_junk(part) for part in _parts(info.filename))
-            )
-
-    def open(self) -> Callable[[str], bytes]:
-        """A reader of single members; raises Unreadable."""
-        archive = self._opened()
-
-        def read(relative: str) -> bytes:
-            try:
-                member = archive.getinfo(relative)
-                if member.file_size > self.largest_member:
-                    raise Unreadable(f"larger than {self.largest_member / 2**20:.0f} MB")
-                if member.flag_bits & 1:
-                    raise Unreadable("encrypted: unpack the zip and pass the folder")
-                with archive.open(member) as file:
-                    # Not all that comes: the size that a bomb tells of itself may be a lie.
-                    return file.read(member.file_size + 1)
-            except Unreadable:
-                raise
-            # Damage shows as BadZipFile, zlib.error, RuntimeError (encrypted) and more.
-            except Exception as error:
-                raise Unreadable(f"cannot be unpacked: {first_line(error)}") from None
-
-        return read
-
-    def _opened(self) -> zipfile.ZipFile:
-        try:
-            return zipfile.ZipFile(self.path)
-        # Damage shows as BadZipFile, OSError, struct.error, UnicodeDecodeError and more.
-        except Exception as error:
-            raise DataError(
-                f"{self.path} cannot be opened as a zip: {first_line(error)}. "
-                "If it was downloaded, download it again"
-            ) from None
+# The names of the challenge's table in its own archives, which hold other tables too.
+_TABLES = ("fer2013.csv", "icml_face_data.csv")
 
 
 @dataclass(frozen=True)
 class TreeSource:
-    """Class folders, alone or under `train/` and `test/`, on disk or inside a zip."""
+    """Class folders, alone or in parts, on disk or inside a zip; or what holds fer2013.csv."""
 
-    files: _Files
+    files: Files
+    class_level: int | None = None
+    on_empty_class: str = "refuse"
 
     @cached_property
-    def _listing(self) -> list[tuple[str, Any]]:
-        """What the tree holds, walked once for identity, count and images."""
+    def _listing(self) -> Listing:
+        """What the tree holds, walked once for identity, reading and images."""
         return self.files.listing()
 
-    def identity(self) -> dict[str, Any]:
-        """A digest of all paths with their sizes and times (zip: check sums)."""
-        digest = hashlib.sha256()
-        for path, mark in self._listing:
-            digest.update(f"{path}\0{mark}\n".encode("utf-8", "surrogateescape"))
-        return {"kind": "tree", "root": self.files.path.name, "listing": digest.hexdigest()}
+    @cached_property
+    def _table(self) -> CsvSource | None:
+        """The challenge's table, where there are no folders of images."""
+        sizes = {path: mark[0] for path, mark in self._listing.files}
+        if layout.has_folders(sizes):
+            return None
+        tables = [
+            CsvSource(self.files, path, size)
+            for path, size in sizes.items()
+            if suffix_of(path) == ".csv" and is_table(self.files, path)
+        ]
+        named = [t for name in _TABLES for t in tables if t.path.name.lower() == name]
+        # With pixels first: FER+'s table lies beside the challenge's.
+        chosen = named[:1] or [t for t in tables if not t.has_votes()] or tables
+        if len(chosen) > 1:
+            raise DataError(
+                f"Expected one table of images in {self.files.path}. Found: "
+                f"{', '.join(shown(t.member) for t in chosen)}; pass one of them"
+            )
+        return chosen[0] if chosen else None
 
-    def count(self) -> int:
-        """Files in class folders."""
-        return len(self._members())
+    @cached_property
+    def _reading(self) -> layout.Reading:
+        paths = [path for path, _ in self._listing.files]
+        if self._table is not None:
+            others = layout.left_out(path for path in paths if path != self._table.member)
+            reading = self._table.reading()
+            return replace(reading, table=self._table.member, left_out=others)
+        if isinstance(self.files, TarFiles):
+            raise DataError(
+                f"Expected a tar that holds fer2013.csv. Received: {self.files.path} with "
+                f"{len(paths)} other files; unpack it, and pass the folder"
+            )
+        return layout.read(
+            [*paths, *self._listing.junk],
+            self._listing.empty_folders,
+            where=self.files.path,
+            class_level=self.class_level,
+            on_empty_class=self.on_empty_class,
+        )
 
-    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
-        """Decodes every file in every class folder.
+    def reading(self) -> layout.Reading:
+        """What the folders mean; nothing is decoded.
 
         Raises:
-            DataError: no images, one class only, a class only in test or without a readable
-                image, or bad images with `on_bad_image=refuse`.
+            DataError: what lies there, or its names, cannot be read in one way.
         """
-        members = self._members()
-        class_names = _class_names(members, self.files.path)
-        decoded = decode_files([member.path for member in members], self.files, config, rule)
-        kept = [members[i] for i in decoded.kept]
+        return self._reading
+
+    def identity(self) -> dict[str, Any]:
+        """A digest of all paths with their sizes and times (zip: check sums), and of their meaning
+        where versions before layout.py took it for another.
+        """
+        if self._table is not None:
+            return self._table.identity()
+        listing = self._listing
+        digest = hashlib.sha256()
+        for path, mark in listing.files:
+            digest.update(f"{path}\0{mark}\n".encode("utf-8", "surrogateescape"))
+        identity = {"kind": "tree", "root": self.files.path.name, "listing": digest.hexdigest()}
+        meant = [(f.path, f.part, f.label) for f in self._reading.files]
+        if meant != _read_before([path for path, _ in listing.files]):
+            told = json.dumps([meant, self._reading.class_names]).encode()
+            identity["reading"] = hashlib.sha256(told).hexdigest()
+        return identity
+
+    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
+        """Decodes every image in every class folder.
+
+        Raises:
+            DataError: as `reading`; a class without a readable training image, or bad images with
+                `on_bad_image=refuse`.
+        """
+        if self._table is not None:
+            return self._table.read(config, rule)
+        files, class_names = self._reading.files, self._reading.class_names
+        decoded = decode_files([file.path for file in files], self.files, config, rule)
+        kept = [files[i] for i in decoded.kept]
         lost = set(class_names) - {f.label for f in kept if f.part == "train"}
         if lost:
             raise DataError(
@@ -185,7 +125,7 @@ class TreeSource:
                 f"Found: none of {', '.join(sorted(lost))}"
             )
         official = class_names == FER_CLASSES and all(
-            _OFFICIAL_NAME.match(_parts(f.path)[-1]) for f in kept
+            _OFFICIAL_NAME.match(Path(f.path).name) for f in kept
         )
         index = {name: i for i, name in enumerate(class_names)}
         return LabelledImages(
@@ -203,56 +143,22 @@ class TreeSource:
             not_square=decoded.not_square,
         )
 
-    def _members(self) -> list[_File]:
-        """The files that lie in class folders, with part and class told by their folders."""
-        paths = [(path, _parts(path)) for path, _ in self._listing]
-        found = [
-            _File(path, _PARTS[parts[-3].lower()], parts[-2])
-            for path, parts in paths
-            if len(parts) >= 3 and parts[-3].lower() in _PARTS
-        ]
-        if not found:
-            found = [_File(path, "train", parts[-2]) for path, parts in paths if len(parts) >= 2]
-        if not found:
-            raise DataError(
-                f"Expected class folders with images (angry/…, or train/angry/…) in "
-                f"{self.files.path}. Found: {len(paths)} files, none in a class folder"
-            )
-        return found
 
+def _read_before(paths: Iterable[str]) -> list[tuple[str, str, str]]:
+    """(path, part, class) of each file, as versions before layout.py read the same listing.
 
-def _class_names(members: Iterable[_File], where: Path) -> tuple[str, ...]:
-    by_part = Counter((f.part, f.label) for f in members)
-    train = {label for part, label in by_part if part == "train"}
-    only_test = {label for part, label in by_part if part == "test"} - train
-    if only_test:
-        raise DataError(
-            f"Expected every class in the training part of {where}. "
-            f"Only in test: {', '.join(sorted(only_test))}"
-        )
-    if len(train) < 2:
-        raise DataError(
-            f"Expected at least two classes in {where}. Found: {', '.join(sorted(train))}"
-        )
-    for name in train:
-        if len(name) > _LONGEST_CLASS or not is_text(name):
-            raise DataError(
-                f"Expected class folders with names of at most {_LONGEST_CLASS} characters, none "
-                f"of them a control character, in {where}. Received: {shown(name)}"
-            )
-    return tuple(sorted(train))
-
-
-def _parts(path: str) -> list[str]:
-    """The names in a posix path, without the `.` of `./train/angry/1.jpg`."""
-    return [part for part in path.split("/") if part not in ("", ".")]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: reading it will say so
-        return False
+    Data that they prepared is found again where they read it rightly, which is what this tells.
+    """
+    parts = {"train": "train", "training": "train"} | dict.fromkeys(
+        ("test", "testing", "validation", "valid", "val"), "test"
+    )
+    split = [(path, layout.names_in(path)) for path in paths]
+    found = [
+        (path, parts[names[-3].lower()], names[-2])
+        for path, names in split
+        if len(names) >= 3 and names[-3].lower() in parts
+    ]
+    return found or [(path, "train", names[-2]) for path, names in split if len(names) >= 2]
 
 
 def _slug(path: Path) -> str:

@@ -17,7 +17,7 @@ from fer_experiments.data.audit import (
     near_counts,
     near_groups,
 )
-from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.evaluation import galleries
 from fer_experiments.stages import common
 from fer_experiments.tracking.opening import open_run
@@ -31,7 +31,7 @@ def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
     common.check_source(config)
     name = f"audit {config.data.dataset.rstrip('/').rsplit('/', 1)[-1]}"
     with open_run("audit", name, experiment=experiment) as writer:
-        dataset = prepare(config.data)
+        config, dataset = common.prepare(config)
         writer.params({**asdict(config.data), "dataset_fingerprint": dataset.fingerprint})
         writer.tags({"dataset_name": dataset.name, "dataset_fingerprint": dataset.fingerprint})
         used = [split for split in ("train", "val", "test") if dataset.size(split)]

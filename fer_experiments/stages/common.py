@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fer_experiments import console
 from fer_experiments.config import Config, per_backbone
+from fer_experiments.data import prepared as data
 from fer_experiments.data import seen
-from fer_experiments.data.images import FLOAT, INTEGER, SQUASH
+from fer_experiments.data.images import FLOAT, INTEGER, SQUASH, PixelRule
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.sources import open_source
 from fer_experiments.evaluation import figures
@@ -50,10 +52,48 @@ def for_backbone(config: Config) -> Config:
     return config.replace(cut=per_backbone(config.model.cut, row.name))
 
 
+def prepare(
+    config: Config, rule: PixelRule | None = None, *, whole: bool = False
+) -> tuple[Config, PreparedDataset]:
+    """The prepared data, and the configuration with the split that was resolved.
+
+    Says how the source was read: in a line, or as a table where `whole`.
+    """
+    prepared = data.prepare(config.data, rule, told=partial(say_reading, whole=whole))
+    return config.replace(split=prepared.manifest["split"]), prepared
+
+
+def say_reading(plan: data.Plan, *, whole: bool = True) -> None:
+    """How the source is read: parts and classes with their counts, what is left out."""
+    split = plan.config.split
+    counts = plan.reading.counts_with(split)
+    totals = ", ".join(f"{counts[part].total()} in {part}" for part in counts)
+    console.say(
+        f"{plan.config.dataset}: {len(plan.reading.class_names)} classes, {totals}; "
+        f"split {split}{_HOW[split, 'val' in plan.reading.counts]}"
+    )
+    if whole:
+        for line in plan.reading.lines(split):
+            console.say(line)
+    elif plan.reading.left_out:
+        console.say(f"left out: {'; '.join(map(str, plan.reading.left_out))}")
+
+
+# What a split policy does, by its name and whether there is a val part.
+_HOW = {
+    ("official", False): ": PublicTest is val, PrivateTest is test",
+    ("official", True): ": PublicTest is val, PrivateTest is test",
+    ("given", True): ": the parts as they are",
+    ("given", False): ": the parts as they are, val out of train",
+    ("holdout", True): ": val as it is",
+    ("holdout", False): ": val out of train",
+}
+
+
 def check_source(config: Config) -> None:
     """Raises UsageError if `dataset` names nothing that can be read."""
-    data = config.data
-    open_source(data.dataset, synthetic_count=data.synthetic_count, data_seed=data.data_seed)
+    asked = config.data
+    open_source(asked.dataset, synthetic_count=asked.synthetic_count, data_seed=asked.data_seed)
 
 
 def run_name(config: Config, stage: str) -> str:

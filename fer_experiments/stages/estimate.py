@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
+from fer_experiments.data.splits import SPLITS, expected
 from fer_experiments.stages import common
 
 # Of the matrix-product rate, what a convolutional network reaches: a cautious guess, for on 2 cores
@@ -37,31 +38,44 @@ def show(configs: Sequence[Config], *, stages: Sequence[str]) -> None:
     """Prints the resolved configuration and the estimate, one column per backbone."""
     for config in configs:
         common.for_backbone(config)
+    plan = data.plan(configs[0].data)
+    configs = [config.replace(split=plan.config.split) for config in configs]
     flats = [config.flat() for config in configs]
     rows = [[name, *(_shown(flat[name]) for flat in flats)] for name in flats[0]]
     console.table(["field", *["value"] * len(flats)], rows)
-    images, val, test = _images(configs[0])
-    console.say(f"about {images} training, {val} val and {test} test images")
+    common.say_reading(plan)
+    sizes, exact = _sizes(plan)
+    counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS if sizes[split])
+    console.say(f"{'' if exact else 'about '}{counts} images")
     for config in configs:
-        guess = estimate(config, stages=stages, images=(images, val, test))
+        guess = estimate(config, stages=stages, images=sizes, classes=len(plan.reading.class_names))
         console.say(
             f"{config.model.backbone}: about {_duration(guess.seconds)} on this machine "
             f"({os.cpu_count()} cores), {guess.disk_megabytes:.0f} MB of disk"
         )
 
 
-def estimate(config: Config, *, stages: Sequence[str], images: tuple[int, int, int]) -> Estimate:
-    """Counts the network's multiplications and measures how fast this machine multiplies."""
+def estimate(
+    config: Config, *, stages: Sequence[str], images: Mapping[str, int], classes: int
+) -> Estimate:
+    """Counts the network's multiplications and measures how fast this machine multiplies.
+
+    Args:
+        config: of the job.
+        stages: those of train, finetune and evaluate that it has.
+        images: by split.
+        classes: how many.
+    """
     console.load_keras()
     from fer_experiments.models import classifier, cuts, features
 
     plain = config.replace(weights="none")
     model = classifier.build(
-        plain.model, image_size=config.data.image_size, classes=7, seed=config.train.seed
+        plain.model, image_size=config.data.image_size, classes=classes, seed=config.train.seed
     )
     rate = _multiply_rate() * _SHARE_OF_PEAK
     forward = sum(_operations(layer) for layer in model.layers) / rate
-    train, val, test = images
+    train, val, test = (images[split] for split in SPLITS)
     head = cuts.training_layers(model)
     tuned = head.union(
         classifier.to_unfreeze(model, config.finetune.unfreeze_layers, train_batchnorm=False)
@@ -94,19 +108,20 @@ def estimate(config: Config, *, stages: Sequence[str], images: tuple[int, int, i
     return Estimate(seconds=seconds, disk_megabytes=size + kept + logged)
 
 
-def _images(config: Config) -> tuple[int, int, int]:
-    found = data.lookup(config.data)
+def _sizes(plan: data.Plan) -> tuple[dict[str, int], bool]:
+    """Images by split, and whether that is known for certain before any is decoded.
+
+    Raises:
+        DataError, ConfigError: the command would refuse, too.
+    """
+    found = plan.found()
     if found is not None:
-        return found.size("train"), found.size("val"), found.size("test")
-    total = data.image_count(config.data) or 35_887
-    train, val, test = round(total * 0.8), round(total * 0.1), round(total * 0.1)
-    if config.data.split == "holdout":
-        val, test = round(train * config.data.val_fraction), val + test
-        train -= val
-    if config.data.limit is None:
-        return train, val, test
-    limit = config.data.limit
-    return min(train, limit), min(val, limit), min(test, limit)
+        return {split: found.size(split) for split in SPLITS}, True
+    splits = expected(plan.reading, plan.config)
+    sizes = {split: int((splits == split).sum()) for split in SPLITS}
+    # Copies of an image stay together where val is drawn, and leave train with leaks=drop.
+    drawn = plan.config.split != "official" and "val" not in plan.reading.counts
+    return sizes, not drawn and plan.config.leaks == "keep"
 
 
 def _operations(layer: Any) -> float:

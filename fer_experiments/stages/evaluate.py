@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.errors import DataError, RunError
 from fer_experiments.evaluation import figures, galleries
 from fer_experiments.evaluation.metrics import Report, report
@@ -81,7 +81,7 @@ def run(
         model_name=model_name,
         experiment=experiment,
     )
-    config = logged.config.replace(**(data or {}))
+    config = with_data(logged.config, data or {})
     if data:
         common.check_source(config)
     source = get_run(logged.source_run_id, stages=MODEL_STAGES)
@@ -98,11 +98,10 @@ def run(
             **contestants.tags_of(source),
         },
     ) as writer:
-        prepared = (
-            prepare(config.data, logged.rule)
-            if data and fingerprint is None
-            else dataset_of(config.data, fingerprint or logged.dataset_fingerprint)
-        )
+        if data and fingerprint is None:
+            config, prepared = common.prepare(config, logged.rule)
+        else:
+            prepared = dataset_of(config.data, fingerprint or logged.dataset_fingerprint)
         _check_fit(logged, prepared)
         common.identify(writer, config, prepared)
         seen = overlap(logged, prepared, SPLITS)
@@ -127,6 +126,13 @@ def run(
             for score, value in judged.report.scores().items()
         },
     )
+
+
+def with_data(config: Config, data: Mapping[str, Any]) -> Config:
+    """The configuration with other data; the split of another dataset is its own."""
+    if data.get("dataset", config.data.dataset) != config.data.dataset:
+        data = {"split": "auto", **data}
+    return config.replace(**data)
 
 
 def choose(

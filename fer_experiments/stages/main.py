@@ -48,11 +48,14 @@ def run(
         resume=resume,
     ) as writer:
         together = {"backbone": ",".join(names), "seed": ",".join(seeds)}
-        writer.params({**first.flat(), **together})
+        # A param never changes: which split it is, is known when the data are.
+        writer.params({k: v for k, v in first.flat().items() if k != "split"} | together)
         writer.tags({"recipe": first.recipe, "backbone": ",".join(names)})
         stages = _Stages(stages_of(writer.run_id) if resume is not None else [])
         prepared = stages.prepare(first)
-        writer.params({"dataset_fingerprint": prepared.fingerprint})
+        split = prepared.manifest["split"]
+        writer.params({"split": split, "dataset_fingerprint": prepared.fingerprint})
+        configs = [config.replace(split=split) for config in configs]
         check_fits(
             model_name or registered_name(prepared.name),
             class_names=prepared.class_names,

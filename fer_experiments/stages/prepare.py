@@ -17,7 +17,7 @@ def run(config: Config, *, experiment: str | None = None) -> data.PreparedDatase
     common.check_source(config)
     with open_run("prepare", run_name(config), experiment=experiment) as writer:
         started = time.perf_counter()
-        dataset = data.prepare(config.data)
+        config, dataset = common.prepare(config, whole=True)
         seconds = time.perf_counter() - started
         writer.params({**asdict(config.data), "dataset_fingerprint": dataset.fingerprint})
         writer.tags({"dataset_name": dataset.name, "dataset_fingerprint": dataset.fingerprint})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import prepare
 from fer_experiments.stages import common
 from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
 from fer_experiments.tracking.journal import Journal
@@ -35,7 +34,7 @@ def run(
         resume=resume,
         offline=offline,
     ) as writer:
-        prepared = prepare(config.data)
+        config, prepared = common.prepare(config)
         begin(writer, config, prepared)
         console.say(
             f"{common.run_name(config, 'train')}: {prepared.size('train')} training images of "

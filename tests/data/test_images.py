@@ -111,7 +111,7 @@ def png_of_16_bits(values, *, channels=3):
 
 def pets(root, pictures, rule=None, **options):
     """What two classes of these files come to."""
-    files = {f"{'cats' if i % 2 else 'dogs'}/{i}.img": file for i, file in enumerate(pictures)}
+    files = {f"{'cats' if i % 2 else 'dogs'}/{i}": file for i, file in enumerate(pictures)}
     return read(write_folder(root, files), rule, split="holdout", **options)
 
 
@@ -198,13 +198,13 @@ def test_each_kind_of_number_has_its_own_white(tmp_path):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ([encode(GREY.astype(np.uint16) // 40)] * 4, ["Received: 6 in cats/1.img"]),
+        ([encode(GREY.astype(np.uint16) // 40)] * 4, ["Received: 6 in cats/1"]),
         ([encode(np.zeros((9, 9), np.uint16))] * 4, ["Received: 0 in"]),
         ([encode(GREY.astype(np.float32) / 100, "TIFF")] * 4, ["Received: 2.55 in"]),
         ([png_of_16_bits(GREY.astype(np.uint16) * 16)] * 4, ["Received: 15 in"]),
         (
             [encode(GREY.astype(np.uint16) * 257), *[encode(GREY.astype(np.uint16) * 16)] * 3],
-            ["Received: 65535 in dogs/0.img, while most of 4 are far darker"],
+            ["Received: 65535 in dogs/0, while most of 4 are far darker"],
         ),
     ],
 )
@@ -283,7 +283,7 @@ def test_a_source_says_what_it_did_with_images_that_are_not_square(tmp_path):
     squashed = pets(tmp_path / "pets", files, PixelRule(crop="squash"))
     assert (data.not_square, data.resized) == (squashed.not_square, squashed.resized) == (2, 2)
     assert (data.rule.crop, squashed.rule.crop) == ("central_square", "squash")
-    at = data.ids.index("dogs/2.img")
+    at = data.ids.index("dogs/2")
     np.testing.assert_array_equal(data.images[at], to_pixels(wide_picture(), size=48))
     np.testing.assert_array_equal(
         squashed.images[at], to_pixels(wide_picture(), size=48, crop="squash")

@@ -42,6 +42,10 @@ def config(path, **options):
     return DataConfig(dataset=str(path), **options)
 
 
+def lookup(asked):
+    return prepared.plan(asked).found()
+
+
 def folders(home):
     """What lies in the data home, but for the folder of pointers."""
     return sorted(path.name for path in home.iterdir() if path.name != "sources")
@@ -161,10 +165,10 @@ def test_a_changed_source_is_read_again(faces):
 
 
 def test_lookup_finds_only_what_was_prepared(faces):
-    assert prepared.lookup(config(faces)) is None
+    assert lookup(config(faces)) is None
     made = prepare(config(faces))
-    assert prepared.lookup(config(faces)).folder == made.folder
-    assert prepared.lookup(config(faces, limit=7)) is None
+    assert lookup(config(faces)).folder == made.folder
+    assert lookup(config(faces, limit=7)) is None
 
 
 def test_by_fingerprint_needs_no_source(faces):
@@ -181,10 +185,6 @@ def test_the_data_home(tmp_path, monkeypatch):
     assert storage.data_home() == tmp_path / "faces"
     monkeypatch.delenv("FER_DATA_HOME")
     assert storage.data_home().name == "fer_experiments"
-
-
-def test_how_many_images_there_are(faces):
-    assert prepared.image_count(config(faces)) == len(FILES)
 
 
 # Fingerprint
@@ -272,7 +272,7 @@ def test_a_request_may_say_how_images_become_pixels(tmp_path, home):
     assert square.manifest["not_square"] == squashed.manifest["not_square"] == 10
     assert square.fingerprint != squashed.fingerprint
     assert hash_by_id(square) == hash_by_id(squashed)
-    assert prepared.lookup(config(faces, **OLDER)).fingerprint == square.fingerprint
+    assert lookup(config(faces, **OLDER)).fingerprint == square.fingerprint
     for data, other in ((square, squashed), (squashed, square)):
         assert data.suits(PixelRule(crop=data.crop))
         assert not data.suits(PixelRule(crop=other.crop))
@@ -399,7 +399,7 @@ def test_older_data_that_were_squashed_are_not_taken_for_new_ones(tmp_path, home
     older = prepared_by_older_version(home, faces, (16, 24))
     assert older.hashes is None
     assert not older.suits(PixelRule())
-    assert prepared.lookup(config(faces, **OLDER)) is None
+    assert lookup(config(faces, **OLDER)) is None
     data = prepare(config(faces, **OLDER))
     assert (data.crop, data.fingerprint != older.fingerprint) == ("central_square", True)
     again = prepare(config(faces, **OLDER), PixelRule(crop="squash"))
@@ -452,7 +452,7 @@ def test_a_damaged_request_is_noticed_and_mended(text, faces, home):
     (pointer,) = (home / "sources").iterdir()
     whole = pointer.read_text()
     pointer.write_text(text.replace("x", first.folder.name))
-    assert prepared.lookup(config(faces)) is None
+    assert lookup(config(faces)) is None
     assert prepare(config(faces)).folder == first.folder
     assert pointer.read_text() == whole
 
@@ -491,7 +491,7 @@ def test_damage_is_noticed_and_mended(damage, faces, home):
         prepared.open_prepared(first.folder)
     says(caught, "Expected a whole prepared dataset", first.folder, "run prepare again")
     assert prepared.by_fingerprint(first.fingerprint) is None
-    assert prepared.lookup(config(faces)) is None
+    assert lookup(config(faces)) is None
     assert bytes_of(prepare(config(faces)).folder) == whole
     assert folders(home) == [first.folder.name]
     assert not half_written(home)
@@ -509,9 +509,9 @@ def test_a_damaged_pointer_is_noticed_and_mended(faces, home):
     first = prepare(config(faces))
     (pointer,) = (home / "sources").iterdir()
     pointer.write_text("fer2013-0000")
-    assert prepared.lookup(config(faces)) is None
+    assert lookup(config(faces)) is None
     assert prepare(config(faces)).folder == first.folder
-    assert prepared.lookup(config(faces)) is not None
+    assert lookup(config(faces)) is not None
 
 
 # Failures leave nothing

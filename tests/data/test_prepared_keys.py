@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from fer_experiments.config import DataConfig
-from fer_experiments.data import prepared
 from fer_experiments.data.images import PixelRule
-from fer_experiments.data.prepared import prepare
+from fer_experiments.data.prepared import plan, prepare
 from fer_experiments.errors import DataError
 
 from .helpers import pictures, write_folder
@@ -51,7 +50,7 @@ def test_each_part_of_a_request_by_itself_leads_to_data_of_its_own(
 ):
     first = prepare(DataConfig(dataset=str(faces), **base))
     config = DataConfig(dataset=str(faces), **base | change)
-    assert prepared.lookup(config) is None
+    assert plan(config).found() is None
     other = prepare(config)
     assert other.fingerprint != first.fingerprint
     monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "another home"))

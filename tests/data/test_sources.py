@@ -1,19 +1,23 @@
 """Every kind of source gives the same labelled images, or says in one line why not."""
 
+import io
 import re
 import shutil
 import struct
+import tarfile
 
 import numpy as np
 import pytest
 
 from fer_experiments.config import DataConfig
 from fer_experiments.data.images import FER_CLASSES, PixelRule
+from fer_experiments.data.listing import FolderFiles
 from fer_experiments.data.sources import open_source
-from fer_experiments.data.tree import FolderFiles, TreeSource
+from fer_experiments.data.tree import TreeSource
 from fer_experiments.errors import DataError, UsageError
 
 from .helpers import (
+    CHALLENGE_EMOTIONS,
     content,
     csv_rows,
     encode,
@@ -137,11 +141,12 @@ def test_own_faces_with_the_seven_emotions_are_not_called_fer2013(tmp_path):
     assert read(write_folder(tmp_path / "selfies", files)).name == "selfies"
 
 
-@pytest.mark.parametrize("held_out", ["validation", "val", "Test"])
-def test_what_is_not_for_training_was_held_out(held_out, tmp_path):
+@pytest.mark.parametrize(("held_out", "part"), [("validation", "val"), ("Test", "test")])
+def test_what_is_not_for_training_was_held_out(held_out, part, tmp_path):
     files = {path.replace("test/", f"{held_out}/"): p for path, p in FILES.items()}
     data = read(write_folder(tmp_path / "faces", files))
-    assert content(data) == expected_content(FILES)
+    meant = {path.replace("test/", f"{part}/"): p for path, p in FILES.items()}
+    assert content(data) == expected_content(meant)
 
 
 def test_files_beside_class_folders_are_no_images(tmp_path):
@@ -310,6 +315,54 @@ def test_a_path_inside_a_zip_writes_nothing_outside(tmp_path):
     assert list(tmp_path.rglob("*")) == [archive]
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_zip_in_a_zip(kind, tmp_path):
+    inner = write_zip(tmp_path / "archive.zip", FILES).read_bytes()
+    files = {"fer2013/archive.zip": inner, "fer2013/about.txt": b"text"}
+    if kind == "folder":
+        path = write_folder(tmp_path / "faces", files)
+    else:
+        path = write_zip(tmp_path / "faces.zip", files)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "Expected class folders", "it holds fer2013/archive.zip", "unpack that")
+
+
+def test_a_zip_with_back_slashes(tmp_path):
+    path = write_zip(tmp_path / "faces.zip", {k.replace("/", "\\"): v for k, v in FILES.items()})
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "Expected names with /", path, "programs for Windows", "unpack it")
+
+
+def zip_with_names(path, files, encoding):
+    """A zip that does not tell the encoding of its names."""
+    plain = {f"@{i:03d}".ljust(len(name.encode(encoding)), "@"): name
+             for i, name in enumerate(files)}  # fmt: skip
+    write_zip(path, {mark: files[name] for mark, name in plain.items()})
+    whole = path.read_bytes()
+    for mark, name in plain.items():
+        assert whole.count(mark.encode()) == 2
+        whole = whole.replace(mark.encode(), name.encode(encoding))
+    path.write_bytes(whole)
+    return path
+
+
+def test_names_in_utf_8_that_do_not_say_so_are_read(tmp_path):
+    files = {name.replace("cats", "Kätzchen"): picture for name, picture in OWN.items()}
+    data = read(zip_with_names(tmp_path / "pets.zip", files, "utf-8"), split="holdout")
+    assert data.class_names == ("Kätzchen", "dogs")
+    assert sorted(data.ids) == sorted(files)
+
+
+def test_names_in_an_unknown_encoding(tmp_path):
+    files = {name.replace("cats", "Kätzchen"): picture for name, picture in OWN.items()}
+    path = zip_with_names(tmp_path / "pets.zip", files, "latin-1")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "Expected names in UTF-8", path, "an encoding that it does not tell", "unpack it")
+
+
 # The challenge's CSV
 
 HEADERS = [
@@ -373,15 +426,142 @@ def test_an_empty_csv(text, tmp_path):
     says(caught, path)
 
 
+@pytest.mark.parametrize(
+    ("header", "between"),
+    [
+        ("EMOTION,Pixels,usage", ","),
+        ("emotion;pixels;Usage", ";"),
+        ("Emotion\tpixels\tUSAGE", "\t"),
+    ],
+)
+def test_headers_in_any_case_and_other_separators(header, between, tmp_path):
+    path = tmp_path / "faces.csv"
+    rows = [between.join(row) for row in csv_rows(FILES)]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    assert content(read(path)) == expected_content(FILES)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+        ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Neutral"),
+    ],
+)
+def test_class_words_as_labels(words, tmp_path):
+    rows = [(words[int(emotion)], *more) for emotion, *more in csv_rows(FILES)]
+    path = write_csv(tmp_path / "faces.csv", rows)
+    assert content(read(path)) == expected_content(FILES)
+    reading = open_source(str(path), synthetic_count=21, data_seed=0).reading()
+    assert reading.counts["train"] == dict.fromkeys(FER_CLASSES, 5)
+
+
+def test_ids_are_rows_of_the_file_whatever_is_skipped(tmp_path):
+    rows = csv_rows(FILES)
+    broken = [(e, p if i % 10 != 3 else "1 2 3", u) for i, (e, p, u) in enumerate(rows)]
+    data = read(write_csv(tmp_path / "faces.csv", broken), on_bad_image="skip")
+    assert len(data.bad) == 6
+    for image, label, name in zip(data.images, data.labels, data.ids, strict=True):
+        usage, number = name.split("_")
+        emotion, pixels, said = rows[int(number)]
+        assert (usage, FER_CLASSES[label]) == (said, CHALLENGE_EMOTIONS[int(emotion)])
+        assert " ".join(map(str, image.ravel())) == pixels
+    # What is looked at before any pixel names rows the same way.
+    reading = open_source(str(tmp_path / "faces.csv"), synthetic_count=21, data_seed=0).reading()
+    assert set(data.ids) <= {file.path for file in reading.files}
+
+
+def packed(kind, table, folder, more):
+    """The table and other files in a folder, zip or tar."""
+    if kind == "folder":
+        return write_folder(folder / "challenge", {"fer2013/fer2013.csv": table, **more})
+    if kind == "zip":
+        return write_zip(folder / "challenge.zip", {"fer2013/fer2013.csv": table, **more})
+    path = folder / f"challenge.{kind}"
+    with tarfile.open(path, "w:gz" if kind.endswith("gz") else "w") as archive:
+        for name, body in {"fer2013/fer2013.csv": table, **more}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz", "tgz"])
+def test_what_holds_the_table_is_read_as_the_table(kind, tmp_path):
+    table = write_csv(tmp_path / "fer2013.csv", csv_rows(FILES))
+    more = {"fer2013/README": b"about", "example_submission.csv": b"a,b\n1,2\n",
+            "icml_face_data.csv": table.read_bytes()}  # fmt: skip
+    path = packed(kind, table.read_bytes(), tmp_path, more)
+    alone, inside = read(table), read(path)
+    assert content(inside) == content(alone) == expected_content(FILES)
+    assert (inside.name, inside.ids) == (alone.name, alone.ids)
+    assert identity(path) == identity(table)
+    reading = open_source(str(path), synthetic_count=21, data_seed=0).reading()
+    assert reading.table == "fer2013/fer2013.csv"
+    assert any("README" in str(left) for left in reading.left_out)
+
+
+VOTES = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+
+
+@pytest.mark.parametrize("kind", ["csv", "folder", "zip"])
+def test_the_table_of_fer_plus_has_no_pixels(kind, tmp_path):
+    votes = f"{VOTES}\nTraining,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n".encode()
+    path = tmp_path / "fer2013new.csv"
+    path.write_bytes(votes)
+    if kind == "folder":
+        path = write_folder(tmp_path / "ferplus", {"fer2013new.csv": votes})
+    elif kind == "zip":
+        path = write_zip(tmp_path / "ferplus.zip", {"fer2013new.csv": votes})
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(
+        caught, "fer2013new.csv", "FER+", "votes and no pixels", "pass the challenge's fer2013.csv"
+    )
+
+
+def test_the_table_with_pixels_is_taken_where_both_lie(tmp_path):
+    table = write_csv(tmp_path / "pixels.csv", csv_rows(FILES)).read_bytes()
+    votes = f"{VOTES}\n".encode()
+    path = write_folder(tmp_path / "both", {"fer2013new.csv": votes, "pixels.csv": table})
+    assert content(read(path)) == expected_content(FILES)
+
+
+def test_two_tables_are_refused(tmp_path):
+    table = write_csv(tmp_path / "fer2013.csv", csv_rows(FILES)).read_bytes()
+    path = write_folder(tmp_path / "both", {"one.csv": table, "two.csv": table})
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "Expected one table of images", "one.csv, two.csv", "pass one of them")
+
+
+def test_a_tar_of_images(tmp_path):
+    path = tmp_path / "faces.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(write_folder(tmp_path / "faces", OWN), "faces")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, "Expected a tar that holds fer2013.csv", path, "unpack it")
+
+
+@pytest.mark.parametrize("name", ["faces.tar", "faces.tar.gz"])
+def test_half_a_tar(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"\x1f\x8b" + bytes(400))
+    with pytest.raises(DataError) as caught:
+        read(path)
+    says(caught, path, "cannot be opened as a tar")
+
+
 PIXELS = csv_rows(FILES)[0][1]
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (("7", PIXELS, "Training"), "emotion must be 0 to 6, is '7'"),
-        (("happy", PIXELS, "Training"), "emotion must be 0 to 6, is 'happy'"),
-        (("", PIXELS, "Training"), "emotion must be 0 to 6, is ''"),
+        (("7", PIXELS, "Training"), "emotion must be 0 to 6 or a class, is '7'"),
+        (("glad", PIXELS, "Training"), "emotion must be 0 to 6 or a class, is 'glad'"),
+        (("", PIXELS, "Training"), "emotion must be 0 to 6 or a class, is ''"),
         (("0", PIXELS, "Test"), "Usage must be one of Training, PublicTest, PrivateTest"),
         (("0", PIXELS), "Usage must be one of"),
         (("0", PIXELS.rsplit(" ", 1)[0], "Training"), "must fill a square, are 2303"),
@@ -436,7 +616,7 @@ def test_a_folder_is_walked_once(tmp_path):
     source = TreeSource(CountingFiles(write_folder(tmp_path / "faces", OWN)))
     CountingFiles.walks = 0
     source.identity()
-    assert source.count() == len(OWN)
+    assert len(source.reading().files) == len(OWN)
     source.read(DataConfig(split="holdout"), PixelRule())
     assert CountingFiles.walks == 1
 
@@ -467,9 +647,27 @@ def test_the_identity_changes_with_the_content_only(kind, tmp_path):
 def test_counts_are_known_without_decoding(tmp_path):
     folder = write_folder(tmp_path / "faces", dict.fromkeys(OWN, b"text"))
     archive = write_zip(tmp_path / "faces.zip", dict.fromkeys(OWN, b"text"))
-    table = write_csv(tmp_path / "faces.csv", [])
-    counts = [
-        open_source(str(d), synthetic_count=33, data_seed=0).count()
-        for d in (folder, archive, table, "synthetic", "kaggle")
-    ]
-    assert counts == [8, 8, None, 33, 35_887]
+    rows = [("3", "no pixels", "Training"), ("3", "", "PublicTest"), ("9", "", "PublicTest")]
+    table = write_csv(tmp_path / "faces.csv", rows)
+    readings = {
+        kind: open_source(str(d), synthetic_count=33, data_seed=0).reading()
+        for kind, d in {
+            "folder": folder, "zip": archive, "csv": table, "synthetic": "synthetic",
+            "kaggle": "kaggle",
+        }.items()
+    }  # fmt: skip
+    assert {kind: len(reading.files) for kind, reading in readings.items()} == {
+        "folder": 8, "zip": 8, "csv": 2, "synthetic": 33, "kaggle": 35_887
+    }  # fmt: skip
+    assert readings["csv"].counts == {"train": {"happy": 1}, "test": {"happy": 1}}
+    assert {part: c.total() for part, c in readings["kaggle"].counts.items()} == {
+        "train": 28_709, "test": 7_178
+    }  # fmt: skip
+
+
+def test_drawn_faces_are_read_as_they_are_drawn(tmp_path):
+    data = read("synthetic", synthetic_count=50, data_seed=3)
+    reading = open_source("synthetic", synthetic_count=50, data_seed=3).reading()
+    assert [file.path for file in reading.files] == data.ids
+    assert [file.part for file in reading.files] == data.parts.tolist()
+    assert [file.label for file in reading.files] == [data.class_names[i] for i in data.labels]

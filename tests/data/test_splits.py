@@ -58,7 +58,7 @@ def test_official_refuses_test_files_of_other_names():
     data = labelled(noise(2), [0, 1], ["train", "test"], ["train/a/1.png", "test/b/me.png"])
     with pytest.raises(DataError) as caught:
         assign(data, OFFICIAL)
-    says(caught, "Expected test files named PublicTest_", "test/b/me.png", "pass split=holdout")
+    says(caught, "Expected test files named PublicTest_", "test/b/me.png", "pass split=given")
 
 
 def test_official_refuses_data_without_a_test_folder():

@@ -293,10 +293,13 @@ def _(world: World, value: str) -> None:
     )
 
 
-@case("split", "official", "holdout")
+@case("split", "auto", "official", "given", "holdout")
 def _(world: World, value: str) -> None:
     prepared = world.prepared(dataset=official_faces(world), split=value, val_fraction=0.5)
-    usage = {"official": "PublicTest", "holdout": "Training"}[value]
+    drawn = value in ("given", "holdout")  # its test part is given, val comes out of train
+    usage = "Training" if drawn else "PublicTest"
+    resolved = "official" if value == "auto" else value
+    assert prepared.manifest["split"] == resolved
     assert len(ids_of(prepared, "val")) == 14
     assert {Path(name).name.split("_")[0] for name in ids_of(prepared, "val")} == {usage}
 
@@ -363,6 +366,31 @@ def _(world: World, value: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["prepare", "--recipe", "demo", *arguments])
     assert ended.value.code == {"refuse": 1, "skip": 0}[value]
+
+
+@case("on_empty_class", "refuse", "drop")
+def _(world: World, value: str) -> None:
+    folder = write_folder(world.folder / "empty", noises("{c}/{i}.png"))
+    (folder / "c").mkdir(exist_ok=True)
+    arguments = ["--dataset", str(folder), "--on-empty-class", value]
+    with pytest.raises(SystemExit) as ended:
+        main(["prepare", "--recipe", "demo", *arguments])
+    assert ended.value.code == {"refuse": 1, "drop": 0}[value]
+
+
+@case("class_level", 1, 2)
+def _(world: World, value: int) -> None:
+    folder = write_folder(world.folder / "persons", noises("{c}/person {p}/{i}.png"))
+    names = {1: ("a", "b"), 2: ("person 0", "person 1")}[value]
+    assert world.prepared(dataset=folder, class_level=value).class_names == names
+
+
+def noises(pattern: str) -> dict[str, np.ndarray]:
+    """Twenty images; `{c}` is a or b, `{p}` 0 or 1."""
+    return {
+        pattern.format(c="ab"[i % 2], p=i // 2 % 2, i=i): pixels
+        for i, pixels in enumerate(noise(20, size=48))
+    }
 
 
 @case("synthetic_count", 70, 140)
