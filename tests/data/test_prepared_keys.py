@@ -91,3 +91,28 @@ def test_drawn_faces_follow_from_count_and_seed():
     first = prepare(DataConfig(**asked))
     for change in ({"synthetic_count": 77}, {"data_seed": 1}):
         assert prepare(DataConfig(**asked | change)).fingerprint != first.fingerprint
+
+
+def test_another_level_of_classes_has_data_of_its_own(tmp_path):
+    """anna/happy/1.png and so on: people by one reading, emotions by the other."""
+    picture = iter(FILES.values())
+    files = {
+        f"{person}/{emotion}/{number}.png": next(picture)
+        for person in ("anna", "ben")
+        for emotion in ("happy", "sad")
+        for number in range(12)
+    }
+    asked = {"dataset": str(write_folder(tmp_path / "people", files)), "split": "holdout"}
+    people = prepare(DataConfig(**asked, class_level=1))
+    emotions = prepare(DataConfig(**asked, class_level=2))
+    assert people.class_names == ("anna", "ben")
+    assert emotions.class_names == ("happy", "sad")
+    assert prepare(DataConfig(**asked, class_level=1)).fingerprint == people.fingerprint
+
+
+def test_a_class_that_was_dropped_for_one_request_is_refused_for_another(faces):
+    (faces / "train" / "bored").mkdir()
+    asked = {"dataset": str(faces), "split": "holdout"}
+    assert "bored" not in prepare(DataConfig(**asked, on_empty_class="drop")).class_names
+    with pytest.raises(DataError, match="bored"):
+        prepare(DataConfig(**asked, on_empty_class="refuse"))
