@@ -148,6 +148,22 @@ def test_on_too_few_images_or_without_a_class_nothing_is_said() -> None:
     assert shortage(LABELS[LABELS != 1], np.full(N - 5, True)) is None
 
 
+def test_of_two_models_the_better_one_is_named_with_the_difference_in_its_favour() -> None:
+    models = {"worse": right_on(0.5, 1), "better": right_on(0.9, 0)}
+    [pair] = pairs(models, LABELS, classes=C)
+    assert pair.macro_f1 is not None and pair.accuracy is not None
+    value, low, high = (
+        100 * v for v in (pair.macro_f1.value, pair.macro_f1.low, pair.macro_f1.high)
+    )
+    assert low < value < high < 0
+    accuracy = pair.accuracy
+    assert verdict(pair, NAMES).startswith(
+        f"better is better than worse: macro-F1 by {-value:.1f} points (95 % interval "
+        f"{-high:.1f} to {-low:.1f}), p below 0.001; accuracy: {100 * accuracy.value:+.1f} points "
+        f"(95 % interval {100 * accuracy.low:+.1f} to {100 * accuracy.high:+.1f}), p below 0.001; "
+    )
+
+
 def test_models_are_equivalent_only_by_a_delta_that_was_given() -> None:
     a = right_on(0.8, 0)
     named = a.argmax(axis=1)
