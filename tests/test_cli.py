@@ -189,7 +189,7 @@ def test_dry_run_counts_and_refuses_as_the_command_does(
 
 
 def test_dry_run_counts_what_is_prepared(fer: Fer, fresh_store: Path) -> None:
-    asked = ("--dataset", "synthetic", "--synthetic-count", "231", "--split", "holdout")
+    asked = ("--dataset", "synthetic", "--synthetic-count", "700", "--split", "holdout")
     assert "\nabout " in fer("prepare", *asked, "--dry-run").out  # copies would stay together
     made = fer("prepare", *asked)
     assert made.exit_code == 0

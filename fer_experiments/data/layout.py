@@ -38,7 +38,8 @@ _WORDS = {
     "test": ("test", "tests", "testing", "testset"),
 }
 _SAYS = {word: part for part, words in _WORDS.items() for word in words}
-_OFFICIAL_FILE = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
+# A file as FER-2013 has it on Kaggle.
+OFFICIAL_FILE = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
 # A class's name is part of the names of its scores, of which MLflow stores 250 characters.
 _LONGEST_CLASS = 100
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
@@ -120,12 +121,15 @@ class Reading:
             lines.append(f"read from: {shown(as_text(self.table), 200)}")
         if self.passed:
             lines.append(f"passed through: {' / '.join(map(shown, self.passed))}")
-        if self.dropped:
-            lines.append(f"classes without images, dropped: {_listed(self.dropped)}")
-        lines += [f"left out: {what}" for what in self.left_out]
+        lines += [f"left out: {what}" for what in self.not_used()]
         if self.junk:
             lines.append(f"skipped: {self.junk}")
         return lines
+
+    def not_used(self) -> list[str]:
+        """What is left out, in words: classes without images, files by kind."""
+        dropped = [f"the class {shown(as_text(name))}, without images" for name in self.dropped]
+        return [*dropped, *map(str, self.left_out)]
 
 
 def _counted(files: Iterable[Placed]) -> dict[str, Counter[str]]:
@@ -334,7 +338,7 @@ class _Tree:
         files = [name for folder in self._inside for name in folder.paths if folder.chain]
         # Without folders that say so, the names of FER-2013's files tell the parts, if all do.
         self._by_name = not has_parts and all(
-            _OFFICIAL_FILE.match(path.rpartition("/")[2]) for path in files
+            OFFICIAL_FILE.match(path.rpartition("/")[2]) for path in files
         )
         self.deepest = max((len(folder.chain) for folder in self._inside), default=0)
 
@@ -521,7 +525,7 @@ def _no_classes(listing: _Listing, where: Path) -> str:
     if archives:
         path = shown(as_text(min(archives)), 200)
         return f"{message}; it holds {path}: unpack that, and pass what comes out"
-    if unread:
+    if unread and not images:
         path = shown(as_text(min(unread)), 200)
         return f"{message}; images such as {path} are not read: save them as PNG or JPEG"
     return message

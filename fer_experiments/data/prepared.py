@@ -201,8 +201,7 @@ def prepare(
     found = planned.found()
     if found is not None:
         return found
-    images = planned.source.read(planned.config, rule)
-    return write(images, planned.config, planned.identity, planned.key)
+    return write(planned.source.read(planned.config, rule), planned)
 
 
 def find(key: str) -> PreparedDataset | None:
@@ -332,13 +331,12 @@ def open_prepared(folder: Path) -> PreparedDataset:
     return prepared
 
 
-def write(
-    data: LabelledImages, config: DataConfig, identity: dict[str, Any], key: str
-) -> PreparedDataset:
+def write(data: LabelledImages, planned: Plan) -> PreparedDataset:
     """Splits, audits and writes; the folder appears under its name only when it is whole.
 
     One of the same content that is there stays, unless it is of an older format.
     """
+    config = planned.config
     assigned = assign(data, config)
     splits = without_leaks(assigned, data.images) if config.leaks == "drop" else assigned
     dropped = int((splits != assigned).sum())
@@ -354,8 +352,9 @@ def write(
         "counts": _counts(labels, splits, data.class_names),
         **_asked(config),
         "val_fraction": config.val_fraction if _draws_val(data, config) else None,
-        "source": {"dataset": config.dataset, **identity},
-        "source_key": key,
+        "source": {"dataset": config.dataset, **planned.identity},
+        "source_key": planned.key,
+        "left_out": planned.reading.not_used(),
         "hashes": _digest(data.hashes[order]),
         "audit": audit(images, labels, splits) | {"dropped_from_train": dropped},
         "skipped": list(data.bad),
@@ -377,7 +376,7 @@ def write(
     folder = data_home() / f"{data.name}-{fingerprint[:16]}"
     write_folder(folder, arrays, manifest, is_whole=_is_whole)
     request = {name: value for name, value in manifest.items() if name not in _CONTENT}
-    pointer = data_home() / "sources" / key
+    pointer = data_home() / "sources" / planned.key
     write_text(pointer, json.dumps({"folder": folder.name, "request": request}))
     return _pointed_to(pointer)
 

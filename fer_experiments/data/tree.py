@@ -22,7 +22,6 @@ from fer_experiments.data.images import FER_CLASSES, LabelledImages, PixelRule
 from fer_experiments.data.listing import Files, Listing, TarFiles
 from fer_experiments.errors import DataError, shown
 
-_OFFICIAL_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
 # The names of the challenge's table in its own archives, which hold other tables too.
 _TABLES = ("fer2013.csv", "icml_face_data.csv")
 
@@ -125,7 +124,7 @@ class TreeSource:
                 f"Found: none of {', '.join(sorted(lost))}"
             )
         official = class_names == FER_CLASSES and all(
-            _OFFICIAL_NAME.match(Path(f.path).name) for f in kept
+            layout.OFFICIAL_FILE.match(Path(f.path).name) for f in kept
         )
         index = {name: i for i, name in enumerate(class_names)}
         return LabelledImages(

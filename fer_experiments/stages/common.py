@@ -75,8 +75,8 @@ def say_reading(plan: data.Plan, *, whole: bool = True) -> None:
     if whole:
         for line in plan.reading.lines(split):
             console.say(line)
-    elif plan.reading.left_out:
-        console.say(f"left out: {'; '.join(map(str, plan.reading.left_out))}")
+    elif plan.reading.not_used():
+        console.say(f"left out: {'; '.join(plan.reading.not_used())}")
 
 
 # What a split policy does, by its name and whether there is a val part.
@@ -179,6 +179,8 @@ def card(prepared: PreparedDataset) -> str:
     totals = " | ".join(str(prepared.size(split)) for split in splits)
     lines += [f"| **all** | {totals} |", "", "## Audit", ""]
     lines += [f"- {text}" for text in audit_lines(prepared)]
+    if manifest.get("left_out"):  # older versions did not tell
+        lines += ["", "## Left out", "", *[f"- {text}" for text in manifest["left_out"]]]
     if manifest["skipped"]:
         lines += ["", "## Skipped files", "", *[f"- {text}" for text in manifest["skipped"]]]
     lines += ["", f"Fingerprint: `{prepared.fingerprint}`", ""]

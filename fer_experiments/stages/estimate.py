@@ -119,9 +119,12 @@ def _sizes(plan: data.Plan) -> tuple[dict[str, int], bool]:
         return {split: found.size(split) for split in SPLITS}, True
     splits = expected(plan.reading, plan.config)
     sizes = {split: int((splits == split).sum()) for split in SPLITS}
-    # Copies of an image stay together where val is drawn, and leave train with leaks=drop.
-    drawn = plan.config.split != "official" and "val" not in plan.reading.counts
-    return sizes, not drawn and plan.config.leaks == "keep"
+    # Copies of an image stay together where val is drawn, and leave train with leaks=drop; what
+    # cannot be read is known when it is.
+    config = plan.config
+    drawn = config.split != "official" and "val" not in plan.reading.counts
+    exact = not drawn and config.leaks == "keep" and config.on_bad_image == "refuse"
+    return sizes, exact
 
 
 def _operations(layer: Any) -> float:

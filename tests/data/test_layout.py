@@ -267,6 +267,21 @@ def test_usage_folders_are_kept_under_every_policy():
         }  # fmt: skip
 
 
+def test_the_card_tells_what_is_left_out(home, tmp_path):
+    root = tmp_path / "faces"
+    for path in [*paths("{c}/{i}.pgm", count=5), "sad/face.heic", "sad/list.txt"]:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        number = path.rsplit("/", 1)[1][:-4]
+        (root / path).write_bytes(layouts.pgm(int(number)) if number.isdigit() else b"other")
+    (root / "fear").mkdir()
+    told = prepare(DataConfig(dataset=str(root), on_empty_class="drop")).manifest["left_out"]
+    assert told == [
+        "the class fear, without images",
+        "1 .heic, a kind of image that is not read (sad/face.heic)",
+        "1 .txt (sad/list.txt)",
+    ]
+
+
 def test_given_without_parts_is_refused():
     with pytest.raises(DataError) as caught:
         splits_of(read(paths("{c}/{i}.png")), "given")
