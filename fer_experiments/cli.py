@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
-from fer_experiments import __version__, console
+from fer_experiments import __version__, completion, console
 from fer_experiments.config import FIELDS, Config, DataConfig, Thresholds, check_value
 from fer_experiments.errors import (
     ConfigError,
@@ -51,9 +51,10 @@ dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show the resolved configuration, expected time and disk."
 )
 resume_option = text_option(
-    "resume", "go on with this unfinished run, in the same run; takes no other option"
+    "resume",
+    "go on with this unfinished run, in the same run; takes no other option",
+    shell_complete=completion.unfinished,
 )
-run_id_option = text_option("run_id", "an MLflow run")
 model_name_option = text_option(
     "model_name", "registered model (default emotion-<dataset name>)", longest=250
 )
@@ -63,7 +64,25 @@ only_model_option = text_option(
 champion_of_option = text_option(
     "model_name", "registered model whose champion is meant (default: the only one)", longest=250
 )
-dataset_option = text_option("dataset", "a dataset's name, or what it was prepared from")
+dataset_option = text_option(
+    "dataset",
+    "a dataset's name, or what it was prepared from",
+    shell_complete=completion.files("kaggle", "synthetic"),
+)
+
+# Stages that write runs, in the order of the work.
+RUN_STAGES = (
+    "main", "prepare", "audit", "train", "finetune", "calibrate", "ensemble", "evaluate",
+    "compare", "register", "promote", "rollback",
+)  # fmt: skip
+# Those whose runs log a model.
+_WITH_MODEL = ("train", "finetune", "calibrate", "ensemble")
+_RUN = "an MLflow run, by its id or the beginning of it; fer runs lists them"
+COMPLETIONS = {
+    "backbone": completion.backbones,
+    "dataset": completion.files("kaggle", "synthetic"),
+    "weights": completion.files("imagenet", "none"),
+}
 
 DATA_FIELDS = [f.name for f in fields(DataConfig)]
 ALL_FIELDS = list(FIELDS)
@@ -86,7 +105,7 @@ def cli(verbose: bool) -> None:
 
 @cli.command()
 @recipe_option
-@field_options(DATA_FIELDS)
+@field_options(DATA_FIELDS, COMPLETIONS)
 @experiment_option
 @dry_run_option
 def prepare(recipe: str | None, experiment: str | None, dry_run: bool, **options: Any) -> None:
@@ -102,7 +121,7 @@ def prepare(recipe: str | None, experiment: str | None, dry_run: bool, **options
 
 @cli.command()
 @recipe_option
-@field_options(DATA_FIELDS)
+@field_options(DATA_FIELDS, COMPLETIONS)
 @experiment_option
 def audit(recipe: str | None, experiment: str | None, **options: Any) -> None:
     """What is wrong with the images: copies, near-copies, leaks, conflicting labels, blanks."""
@@ -114,7 +133,7 @@ def audit(recipe: str | None, experiment: str | None, **options: Any) -> None:
 
 @cli.command()
 @recipe_option
-@field_options(TRAIN_FIELDS)
+@field_options(TRAIN_FIELDS, COMPLETIONS)
 @experiment_option
 @dry_run_option
 @resume_option
@@ -144,9 +163,9 @@ def train(
 
 
 @cli.command()
-@run_id_option
+@text_option("run_id", _RUN, shell_complete=completion.run_ids("train", "finetune"))
 @recipe_option
-@field_options(ALL_FIELDS)
+@field_options(ALL_FIELDS, COMPLETIONS)
 @experiment_option
 @dry_run_option
 @resume_option
@@ -181,11 +200,13 @@ def finetune(
 
 
 @cli.command()
-@run_id_option
-@text_option("backbone", "judge its newest train or finetune run")
+@text_option("run_id", _RUN, shell_complete=completion.run_ids(*_WITH_MODEL))
+@text_option(
+    "backbone", "judge its newest train or finetune run", shell_complete=completion.backbones
+)
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
 @champion_of_option
-@field_options(DATA_FIELDS)
+@field_options(DATA_FIELDS, COMPLETIONS)
 @experiment_option
 @text_option(
     "tta", "test-time augmentation beside the plain scores: none, flip, or N views", longest=20
@@ -227,8 +248,8 @@ def evaluate(
 
 
 @cli.command()
-@run_id_option
-@text_option("backbone", "its newest train or finetune run")
+@text_option("run_id", _RUN, shell_complete=completion.run_ids(*_WITH_MODEL))
+@text_option("backbone", "its newest train or finetune run", shell_complete=completion.backbones)
 @champion_of_option
 @experiment_option
 def calibrate(
@@ -250,7 +271,11 @@ def calibrate(
 
 @cli.command()
 @text_option(
-    "run_ids", "runs whose models to average, separated by commas", required=True, longest=10_000
+    "run_ids",
+    "runs whose models to average, separated by commas",
+    required=True,
+    longest=10_000,
+    shell_complete=completion.run_ids(*_WITH_MODEL),
 )
 @text_option("tta", "flip: every member also judges the mirror image (default none)", longest=20)
 @experiment_option
@@ -334,16 +359,21 @@ def registry_(model_name: str | None) -> None:
 
 
 @cli.command("main")
-@text_option("backbones", "which to compare (default vgg16,resnet50)")
+@text_option(
+    "backbones",
+    "which to compare (default vgg16,resnet50)",
+    shell_complete=completion.backbones,
+)
 @text_option("seeds", "several seeds, such as 0,1,2: each backbone is trained with each of them")
 @recipe_option
-@field_options([name for name in ALL_FIELDS if name != "backbone"])
+@field_options([name for name in ALL_FIELDS if name != "backbone"], COMPLETIONS)
 @model_name_option
 @experiment_option
 @dry_run_option
 @text_option(
     "resume",
     "go on with this unfinished run, in the same run; takes no other option but --model-name",
+    shell_complete=completion.unfinished,
 )
 def main_(
     backbones: str | None,
@@ -387,7 +417,7 @@ def main_(
 
 
 @cli.command()
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True, shell_complete=completion.files())
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
 @champion_of_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -474,6 +504,33 @@ def doctor() -> None:
     console.table(["what", "found"], [[*finding] for finding in stage.run()], numbers=False)
 
 
+@cli.command()
+@text_option("stage", f"runs of this stage alone: {', '.join(RUN_STAGES)}", choices=RUN_STAGES)
+@text_option("experiment", "runs of this MLflow experiment alone", longest=250)
+@click.option("--all", "every", is_flag=True, help="Every run, not only the newest of a stage.")
+def runs(stage: str | None, experiment: str | None, every: bool) -> None:
+    """The runs in the store, by stage, with ids and scores (of the epoch that was kept)."""
+    if stage is not None and stage not in RUN_STAGES:
+        raise ConfigError(
+            f"Expected stage to be one of {', '.join(RUN_STAGES)}. Received: stage={shown(stage)}"
+        )
+    from fer_experiments.stages import runs as listing
+
+    listing.show((stage,) if stage else RUN_STAGES, experiment=experiment, every=every)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", help="Address to listen at (default 127.0.0.1).")
+@click.option(
+    "--port", default=5000, type=click.IntRange(1, 65535), help="Port to listen at (default 5000)."
+)
+def ui(host: str, port: int) -> None:
+    """MLflow's pages of this store, with a link to each experiment that holds runs."""
+    from fer_experiments.stages import ui as stage
+
+    stage.run(host=host, port=port)
+
+
 STAGES = ("prepare", "train", "finetune", "evaluate", "compare", "register", "main")
 
 
@@ -529,7 +586,7 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     console.complain(f"Error: {line}")
     if os.environ.get("MLFLOW_RUN_ID"):
         # `mlflow run` has made a run already and will end it as FAILED: it shall say why.
-        from fer_experiments.tracking.runs import explain
+        from fer_experiments.tracking.sync import explain
 
         with suppress(Exception):  # the store may be what the line is about
             explain(os.environ["MLFLOW_RUN_ID"], line)

@@ -80,9 +80,15 @@ def _refuse_secret(name: str, text: str) -> None:
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def field_options(names: Iterable[str]) -> Decorator:
-    """An option for each of these fields of the configuration, whose recipe has the defaults."""
-    return _options({FIELDS[name][1]: FIELDS[name][1].metadata["help"] for name in names})
+def field_options(names: Iterable[str], completions: Mapping[str, Any] | None = None) -> Decorator:
+    """An option for each of these fields of the configuration, whose recipe has the defaults.
+
+    Args:
+        names: of the fields.
+        completions: by field, what the Tab key offers, where it is not the field's choices.
+    """
+    texts = {FIELDS[name][1]: FIELDS[name][1].metadata["help"] for name in names}
+    return _options(texts, completions)
 
 
 def class_options(cls: type) -> Decorator:
@@ -90,12 +96,15 @@ def class_options(cls: type) -> Decorator:
     return _options({f: f"{f.metadata['help']} (default {f.default})" for f in fields(cls)})
 
 
-def _options(texts: Mapping[Field, str]) -> Decorator:
+def _options(texts: Mapping[Field, str], completions: Mapping[str, Any] | None = None) -> Decorator:
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for field, text in reversed(list(texts.items())):
             name = field.name
             flag = f"--{name.replace('_', '-')}"
-            command = click.option(flag, name, type=FieldType(field), help=text)(command)
+            complete = (completions or {}).get(name)
+            command = click.option(
+                flag, name, type=FieldType(field), help=text, shell_complete=complete
+            )(command)
         return command
 
     return decorate

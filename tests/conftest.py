@@ -67,6 +67,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.update(saved)
 
 
+@pytest.fixture(autouse=True)
+def no_choice_of_mlflows_own() -> Iterator[None]:
+    """Forgets the experiment that MLflow's `set_experiment` leaves in the environment."""
+    yield
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
 @pytest.fixture
 def fresh_store(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of this test's own; the data home stays shared."""

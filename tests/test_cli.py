@@ -122,13 +122,13 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("finetune --backbone tiny", "Found: none; run fer train first"),
+        ("finetune --backbone tiny", "Found: none in sqlite:///"),
         ("evaluate", "Expected a champion or a finished train or finetune run. Found: none"),
         ("evaluate --backbone tiny", "run of tiny. Found: none"),
-        ("compare", "Expected an evaluated run. Found: none; run fer evaluate first"),
+        ("compare", "Expected an evaluated run. Found: none in sqlite:///"),
         ("compare --dataset fer2013", "on dataset=fer2013. Found: none"),
         ("register", "Expected an evaluated run. Found: none"),
-        ("compare --experiment nowhere", "Received: experiment=nowhere"),
+        ("compare --experiment nowhere", "which does not exist yet. Received: experiment=nowhere"),
     ],
 )
 def test_an_empty_store_says_what_to_do_first(

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "fer_experiments"
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"completion"},
     {"stages"},
     {"tracking"},
     {"evaluation"},

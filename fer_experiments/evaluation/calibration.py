@@ -91,6 +91,21 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(1 / best.x)
 
 
+def at_the_end(temperature: float) -> str | None:
+    """What a fitted temperature at an end of its range means; None: it is within."""
+    if temperature >= HOTTEST * 0.999:
+        return (
+            f"the temperature stands at the end of its range ({HOTTEST:g}): on val the model's "
+            "probabilities are worth no more than even ones; look at the model before using it"
+        )
+    if temperature <= COLDEST * 1.001:
+        return (
+            f"the temperature stands at the end of its range ({COLDEST:g}): the model names every "
+            "val image right, so val cannot tell how sure it may be; was it trained on val?"
+        )
+    return None
+
+
 def _logs(probabilities: np.ndarray) -> np.ndarray:
     """Logarithms that are finite: softmax in float32 rounds the smallest probabilities to 0."""
     return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))

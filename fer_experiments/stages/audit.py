@@ -48,10 +48,13 @@ def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
         lines = [*common.audit_lines(dataset), *_near_lines(found)]
         writer.note("\n".join([f"# {dataset.name}", "", *(f"- {line}" for line in lines), ""]))
         counts = ", ".join(f"{dataset.size(split)} {split}" for split in used)
-        following = f"fer train --dataset {config.data.dataset} --split {config.data.split}"
-        if dataset.manifest["audit"]["val_in_train"] + dataset.manifest["audit"]["test_in_train"]:
-            following += " --leaks drop"
-        common.close(writer, [f"{dataset.name}: {counts}", *lines], following=following)
+        leaking = any(dataset.manifest["audit"][f"{part}_in_train"] for part in ("val", "test"))
+        options = common.data_options(config, **({"leaks": "drop"} if leaking else {}))
+        common.close(
+            writer,
+            [f"{dataset.name}: {counts}", *lines],
+            following=common.following(writer, "train", **options),
+        )
     return common.StageResult(run_id=writer.run_id, scores=scores)
 
 

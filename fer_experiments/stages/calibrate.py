@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fer_experiments import console
 from fer_experiments.data.seen import by_temperature
-from fer_experiments.evaluation.calibration import calibration, fit_temperature
+from fer_experiments.evaluation.calibration import at_the_end, calibration, fit_temperature
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.tracking.models import load
@@ -72,9 +72,8 @@ def run(
             f"ECE there {ece[0]:.3f} before and {ece[1]:.3f} after; {same:.2%} of the val images "
             "are named as before"
         )
-        source_line = f"model  {common.answered(logged)}"
-        writer.note(f"{line}\n\n{source_line}")
-        common.close(
-            writer, [line, source_line], following=f"fer evaluate --run-id {writer.run_id}"
-        )
+        lines = [line, *filter(None, [at_the_end(temperature)]), f"model  {common.answered(logged)}"]
+        writer.note("\n\n".join(lines))
+        following = common.following(writer, "evaluate", run_id=writer.run_id)
+        common.close(writer, lines, following=following)
     return common.StageResult(run_id=writer.run_id, scores={"val/calibration/ece": ece[1]})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from fer_experiments.data.sources import open_source
 from fer_experiments.evaluation import figures
 from fer_experiments.models import backbones
 from fer_experiments.models import weights as pretrained
+from fer_experiments.recipes import DEFAULT_RECIPE, resolve
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.models import LoggedModel
 from fer_experiments.tracking.writer import Writer
@@ -250,6 +252,41 @@ def altered_line(prepared: PreparedDataset) -> str | None:
         f"of the files, {counts[0]} were skipped, {counts[1]} converted to grey and "
         f"{counts[2]} resized"
     )
+
+
+def following(writer: Writer, name: str, **options: object) -> str:
+    """The command to type after a run, as it can be pasted into a shell.
+
+    Args:
+        writer: of the run, in whose experiment the next one shall be.
+        name: the command of `fer`.
+        options: as `command` takes them.
+    """
+    return command(name, **options, experiment=writer.experiment)
+
+
+def command(name: str, **options: object) -> str:
+    """A command of `fer`, quoted for a shell; an option that is None was not given."""
+    words = ["fer", name]
+    for option, value in options.items():
+        if value is not None:
+            words += [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def data_options(config: Config, **changes: object) -> dict[str, object]:
+    """The options that give this configuration's data again, with some changed."""
+    preset = asdict(resolve(config.recipe, {"backbone": config.model.backbone}).data)
+    wanted = {**asdict(config.data), **changes}
+    return {
+        "recipe": None if config.recipe == DEFAULT_RECIPE else config.recipe,
+        # `none` is what takes away a number that the recipe has.
+        **{
+            k: "none" if v is None else v
+            for k, v in wanted.items()
+            if k == "dataset" or v != preset[k]
+        },
+    }
 
 
 def close(writer: Writer, lines: Sequence[str], *, following: str) -> None:

@@ -106,7 +106,7 @@ def run(
         common.close(
             writer,
             [*shown, FOOTNOTE, *apart, f"side by side in MLflow: {link}"],
-            following="fer register",
+            following=common.following(writer, "register", dataset=dataset),
         )
     return common.StageResult(run_id=writer.run_id, scores={"models": float(len(ranked))})
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.errors import ConfigError, RunError
+from fer_experiments.errors import ConfigError, RunError, shown
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.evaluate import MODEL_STAGES
@@ -35,12 +35,13 @@ def run(
     if tta not in TTA:
         raise ConfigError(f"Expected tta to be none or flip. Received: tta={tta[:80]}")
     least = 1 if tta == "flip" else 2
-    if len(run_ids) < least or len(set(run_ids)) < len(run_ids):
+    runs = [get_run(name, stages=MODEL_STAGES) for name in run_ids] if len(run_ids) >= least else []
+    ids = [run.info.run_id for run in runs]
+    if not ids or len(set(ids)) < len(ids):
         raise ConfigError(
             f"Expected run_ids to name {least} or more runs, each once, separated by commas. "
-            f"Received: {','.join(run_ids)[:120] or 'none'}"
+            f"Received: {shown(','.join(run_ids), 120) or 'none'}"
         )
-    runs = [get_run(run_id, stages=MODEL_STAGES) for run_id in run_ids]
     members = [model_of(found) for found in runs]
     _check_alike(members)
     config = _config(members, tta)
@@ -48,11 +49,11 @@ def run(
         "ensemble",
         common.run_name(config, "ensemble"),
         experiment=experiment,
-        tags={"member_run_ids": ",".join(run_ids)},
+        tags={"member_run_ids": ",".join(ids)},
     ) as writer:
         prepared = dataset_of(config.data, members[0].dataset_fingerprint)
         common.identify(writer, config, prepared)
-        writer.params({"run_ids": ",".join(run_ids), "tta": tta})
+        writer.params({"run_ids": ",".join(ids), "tta": tta})
         console.load_keras()
         from fer_experiments.models.derived import average
 
@@ -66,7 +67,8 @@ def run(
         names = ", ".join(f"{r.info.run_name} ({r.info.run_id[:8]})" for r in runs)
         line = f"average of {names}" + (", each on image and mirror image" if tta != "none" else "")
         writer.note(line)
-        common.close(writer, [line], following=f"fer evaluate --run-id {writer.run_id}")
+        following = common.following(writer, "evaluate", run_id=writer.run_id)
+        common.close(writer, [line], following=following)
     return common.StageResult(run_id=writer.run_id, scores={})
 
 

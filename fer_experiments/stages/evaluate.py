@@ -22,6 +22,7 @@ from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.evaluations import CHOSEN_TAG, FORMAT, FORMAT_TAG, UNKNOWN_TAG
 from fer_experiments.stages.overlap import Overlap, overlap
 from fer_experiments.stages.selection import predictor
+from fer_experiments.tracking import store
 from fer_experiments.tracking.models import LoggedModel, describe, load, model_of
 from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.runs import get_run, search
@@ -117,7 +118,7 @@ def run(
         answered = common.answered(logged)
         _describe(writer, config, prepared, reports, seen, answered)
         lines = [*_lines(name, prepared, reports, seen), f"model  {answered}"]
-        common.close(writer, lines, following="fer compare")
+        common.close(writer, lines, following=common.following(writer, "compare"))
     return common.StageResult(
         run_id=writer.run_id,
         scores={
@@ -166,8 +167,8 @@ def choose(
     if not found:
         of = f" of {backbone}" if backbone else ""
         raise RunError(
-            f"Expected a champion or a finished train or finetune run{of}. Found: none; "
-            "run fer train first, or pass run_id"
+            f"Expected a champion or a finished train or finetune run{of}. Found: none in "
+            f"{store.looked_in()}; run fer train first, or pass run_id"
         )
     return model_of(found[0])
 

@@ -12,6 +12,7 @@ import numpy as np
 from fer_experiments.config import FIELDS
 from fer_experiments.errors import RunError
 from fer_experiments.evaluation.metrics import Report, report
+from fer_experiments.tracking import store
 from fer_experiments.tracking.runs import get_run, search, stored_arrays
 
 # Raised when scores of older evaluations mean something else or lack something.
@@ -170,7 +171,10 @@ def evaluations(
     if not current:
         on = f" on dataset={dataset}" if dataset else ""
         old = f"{len(found)} by an older version" if found else "none"
-        raise RunError(f"Expected an evaluated run{on}. Found: {old}; run fer evaluate first")
+        raise RunError(
+            f"Expected an evaluated run{on}. Found: {old} in {store.looked_in()}; run fer evaluate "
+            "first"
+        )
     meant = fingerprint or current[0].fingerprint
     return Found(
         same=_with_unique_labels([e for e in current if e.fingerprint == meant]),

@@ -18,6 +18,7 @@ from fer_experiments.errors import RunError
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
+from fer_experiments.tracking import store
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.models import load, model_of
 from fer_experiments.tracking.opening import open_run, resumable
@@ -93,7 +94,7 @@ def run(
         common.close(
             writer,
             summary(config, result, "finetune"),
-            following=f"fer evaluate --run-id {result.run_id}",
+            following=common.following(writer, "evaluate", run_id=result.run_id),
         )
     return result
 
@@ -143,7 +144,8 @@ def _newest(wanted: Mapping[str, Any], experiment: str | None) -> Any:
             return found
     asked = ", ".join(f"{k}={v}" for k, v in wanted.items()) or "any configuration"
     raise RunError(
-        f"Expected a finished train run with {asked}. Found: none; run fer train first, "
+        f"Expected a finished train run with {asked}. Found: none in {store.looked_in()}; run fer "
+        "train first, "
         f"or pass run_id{_hint(wanted)}"
     )
 

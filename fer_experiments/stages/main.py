@@ -11,6 +11,7 @@ from fer_experiments.data import prepared as data
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.stages import common, compare, evaluate, finetune, prepare, register, train
 from fer_experiments.stages.selection import check_fits
+from fer_experiments.tracking import pages
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.opening import open_run, resumable
 from fer_experiments.tracking.registry import registered_name
@@ -83,7 +84,8 @@ def run(
                 ]
             )
         )
-        common.close(writer, [], following="make ui, then open the link above")
+        look = "open the link above"
+        common.close(writer, [], following=look if pages.has_server() else f"make ui, then {look}")
     return common.StageResult(run_id=writer.run_id, scores=scores)
 
 

@@ -41,7 +41,7 @@ def run(config: Config, *, experiment: str | None = None) -> data.PreparedDatase
         common.close(
             writer,
             lines,
-            following=f"fer train --dataset {config.data.dataset} --split {config.data.split}",
+            following=common.following(writer, "train", **common.data_options(config)),
         )
     return dataset
 

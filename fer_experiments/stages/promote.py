@@ -41,7 +41,12 @@ def promote(
             line = f"version {number} of {name} is now champion, {reason}"
             writer.params({"model_name": name, "version": number})
             writer.note(line)
-            common.close(writer, [line], following="fer registry, or fer rollback to undo it")
+            undo = common.following(writer, "rollback", model_name=name)
+            common.close(
+                writer,
+                [line, f"to undo it: {undo}"],
+                following=common.command("registry", model_name=name),
+            )
     return common.StageResult(run_id=writer.run_id, scores={})
 
 
@@ -69,7 +74,7 @@ def rollback(*, model_name: str | None = None, experiment: str | None = None) ->
             line += f", in place of {_called(last)}"
         writer.params({"model_name": name, "version": back.number})
         writer.note(line)
-        common.close(writer, [line], following="fer registry")
+        common.close(writer, [line], following=common.command("registry", model_name=name))
     return common.StageResult(run_id=writer.run_id, scores={})
 
 
@@ -78,7 +83,7 @@ def show(*, model_name: str | None = None) -> None:
     names = [registry.chosen_name(model_name)] if model_name else registry.registered_models()
     if not names:
         console.say(
-            f"no registered models in {store.address()}; fer register makes the first version"
+            f"no registered models in {store.looked_in()}; fer register makes the first version"
         )
     for name in names:
         versions = registry.versions(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -300,14 +299,12 @@ def _model_card(best: Evaluation) -> str:
 def _close(writer: Writer, lines: list[str], name: str, *, refused: bool) -> None:
     champion = registry.alias_holder(name, CHAMPION)
     challenger = registry.alias_holder(name, CHALLENGER)
-    option = f" --model-name {shlex.quote(name)}"
-    following = f"fer predict IMAGE…{option}"
+    lines = [
+        *lines,
+        f"models:/{name}@{CHAMPION} is version {champion.number if champion else '–'}",
+    ]
+    following = f"{common.command('predict', model_name=name)} photo.jpg"
     if refused and challenger is not None:
-        following = (
-            f"fer promote --version {challenger.number}{option}, to make it champion by hand"
-        )
-    common.close(
-        writer,
-        [*lines, f"models:/{name}@{CHAMPION} is version {champion.number if champion else '–'}"],
-        following=following,
-    )
+        lines.append("to make the challenger champion by hand, past the gate:")
+        following = common.following(writer, "promote", version=challenger.number, model_name=name)
+    common.close(writer, lines, following=following)

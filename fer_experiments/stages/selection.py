@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fer_experiments.errors import RunError
-from fer_experiments.tracking import registry
+from fer_experiments.tracking import registry, store
 from fer_experiments.tracking.models import LoggedModel, describe
 from fer_experiments.tracking.registry import CHAMPION, Version
 
@@ -41,8 +41,8 @@ def predictor(uri: str | None, model_name: str | None) -> LoggedModel:
     found = champion(model_name)
     if found is None:
         raise RunError(
-            "Expected a champion in the model registry. Found: none; run fer register, or fer "
-            "promote --version N, or pass --model"
+            f"Expected a champion in the model registry. Found: none in {store.looked_in()}; run "
+            "fer register, or fer promote --version N, or pass --model"
         )
     return describe(found.model_uri)
 

@@ -64,7 +64,7 @@ def run(
         common.close(
             writer,
             summary(config, result, "train"),
-            following=f"fer finetune --run-id {result.run_id}",
+            following=common.following(writer, "finetune", run_id=result.run_id),
         )
     return result
 

@@ -6,6 +6,7 @@ the delivery with an error that the next event raises.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import io
@@ -26,11 +27,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+)
+from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
 from fer_experiments import console
-from fer_experiments.errors import TrackingError
-from fer_experiments.tracking import store
+from fer_experiments.errors import FerError, TrackingError
+from fer_experiments.tracking import pages, store
 from fer_experiments.tracking.journal import Event, Journal
 from fer_experiments.tracking.opening import NOTE_TAG, REASON_TAG
 from fer_experiments.tracking.writer import MODEL_URI
@@ -40,6 +46,14 @@ MODEL_URI_TAG = "model_uri"
 JOURNAL_TAG = "fer_experiments.journal"
 # What a logged model needs besides what Keras computes with.
 _REQUIREMENTS = ("keras", "mlflow", "numpy")
+# What MLflow needs for artifacts at addresses of these schemes, and imports when it writes there.
+_ARTIFACT_LIBRARIES = {
+    "s3": "boto3",
+    "gs": "google.cloud.storage",
+    "wasbs": "azure.storage.blob",
+    "abfss": "azure.storage.filedatalake",
+    "sftp": "pysftp",
+}
 _LONGEST_PAUSE = 5.0  # seconds between two tries
 
 
@@ -48,7 +62,7 @@ class MlflowDelivery:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._client = store.client()
+        self._client = store.client(make=True)
         self._new = threading.Event()
         self._stopped = threading.Event()
         self._error: Exception | None = None
@@ -59,7 +73,7 @@ class MlflowDelivery:
     def link(self) -> str | None:
         """The run's page."""
         experiment_id, run_id = self._journal.known("experiment_id"), self._journal.run_id
-        return f"{store.ui()}/#/experiments/{experiment_id}/runs/{run_id}" if run_id else None
+        return pages.run(str(experiment_id), run_id) if run_id else None
 
     def deliver_now(self) -> None:
         """Delivers everything that waits; the first trouble ends it.
@@ -70,6 +84,8 @@ class MlflowDelivery:
         try:
             while self._journal.pending:
                 self._deliver_next()
+        except FerError:
+            raise
         except Exception as error:
             raise TrackingError(store.message(error)) from None
 
@@ -153,16 +169,32 @@ class MlflowDelivery:
         tags = {**event["tags"], JOURNAL_TAG: self._journal.key}
         if event["adopt"]:
             run = self._client.get_run(event["adopt"])
+            if not _is_made_up(run.info.run_name):  # `mlflow run --run-name`
+                tags.pop(MLFLOW_RUN_NAME, None)
             self._client.log_batch(run.info.run_id, tags=_tags(tags))
         else:
             if event["parent"]:
                 tags[MLFLOW_PARENT_RUN_ID], experiment_id = event["parent"]
             else:
-                experiment_id = store.experiment_id(event["experiment"])
+                experiment_id = store.experiment_id(
+                    event["experiment"], number=event.get("experiment_id")
+                )
+                self._check_artifacts(experiment_id)
             run = self._made_before(experiment_id) or self._client.create_run(
                 experiment_id, start_time=event["time"], tags=tags, run_name=event["name"]
             )
         return {"run_id": run.info.run_id, "experiment_id": run.info.experiment_id}
+
+    def _check_artifacts(self, experiment_id: str) -> None:
+        """Finds before the work is done that what it makes could not be put away.
+
+        Raises:
+            ImportError: the library of the place where the experiment keeps artifacts is missing.
+        """
+        place = self._client.get_experiment(experiment_id).artifact_location
+        library = _ARTIFACT_LIBRARIES.get(urlsplit(place).scheme)
+        if library is not None:
+            importlib.import_module(library)
 
     def _made_before(self, experiment_id: str) -> Any:
         """The run, if a try to make it got through without our hearing of it."""
@@ -344,6 +376,17 @@ class MlflowDelivery:
 
     def _file(self, event: Event) -> Path:
         return self._journal.folder / "files" / str(event["file"])
+
+
+def _is_made_up(run_name: str) -> bool:
+    """Whether MLflow has drawn the name itself, such as `bold-ape-123`."""
+    words = run_name.split("-")
+    return (
+        len(words) == 3
+        and words[0] in _GENERATOR_PREDICATES
+        and words[1] in _GENERATOR_NOUNS
+        and words[2].isdecimal()
+    )
 
 
 def _tags(values: Mapping[str, str]) -> list[RunTag]:

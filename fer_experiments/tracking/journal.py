@@ -28,6 +28,7 @@ from fer_experiments import console
 from fer_experiments.data.storage import data_home, disk_errors, write_text
 from fer_experiments.errors import RunError, first_line
 
+_SHORTEST_ID = 4  # characters of an id that is not given whole
 _EVENTS, _DELIVERED = "journal.jsonl", "delivered.json"
 
 Event = dict[str, Any]
@@ -153,13 +154,15 @@ class Journal:
 
     def new_points(self, values: Mapping[str, float], step: int) -> dict[str, float]:
         """Those of the metrics that the journal does not hold at this step."""
-        new = {n: float(v) for n, v in values.items() if (n, step) not in self._points}
-        self._points |= {(name, step) for name in new}
+        with self._writing:
+            new = {n: float(v) for n, v in values.items() if (n, step) not in self._points}
+            self._points |= {(name, step) for name in new}
         return new
 
     def next_step(self, name: str) -> int:
         """The step after the last one of this metric."""
-        return max((step + 1 for other, step in self._points if other == name), default=0)
+        with self._writing:
+            return max((step + 1 for other, step in self._points if other == name), default=0)
 
     def param(self, name: str) -> str | None:
         """The value of a param, if it was written."""
@@ -241,6 +244,19 @@ def stopped() -> list[tuple[str, int]]:
     return found
 
 
+def resumable_ids() -> list[tuple[str, str, str]]:
+    """Id, stage and name of each run that did not finish; no lock is taken."""
+    found = []
+    for folder in home().glob("[!.]*"):
+        try:
+            with (folder / _EVENTS).open("rb") as file:
+                start = json.loads(file.readline())
+            found.append((_id_of(folder), str(start["stage"]), str(start["name"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
 def forget_stopped() -> int:
     """Removes those of which MLflow has everything; returns the bytes that were freed."""
     freed = 0
@@ -254,18 +270,26 @@ def forget_stopped() -> int:
 
 
 def find(run_id: str) -> Journal:
-    """The journal of this run, with its lock.
+    """The journal of this run, by its id or the beginning of it, with its lock.
 
     Raises:
-        RunError: there is none on this machine, or its process is still running.
+        RunError: there is none on this machine, there are several, or its process is still running.
     """
-    for folder in home().glob("[!.]*"):
-        names = {folder.name}
-        with suppress(OSError):
-            names.add(_read_delivered(folder).get("run_id", ""))
-        if run_id not in names:
-            continue
-        journal = Journal.open(folder)
+    found = [
+        (folder, name)
+        for folder in home().glob("[!.]*")
+        for name in (_id_of(folder), folder.name)
+        if name == run_id or (len(run_id) >= _SHORTEST_ID and name.startswith(run_id))
+    ]
+    folders = dict(reversed(found))
+    if len(folders) > 1:
+        several = ", ".join(sorted(folders.values()))
+        raise RunError(
+            f"Expected resume to be the beginning of one run's id. Received: {run_id}, with which "
+            f"several begin: {several}"
+        )
+    if folders:
+        journal = Journal.open(next(iter(folders)))
         if journal is None:
             raise RunError(
                 f"Expected resume to name a run that has stopped. Received: {run_id[:80]}, "
@@ -276,6 +300,13 @@ def find(run_id: str) -> Journal:
         "Expected resume to name an unfinished run that was started with this data home "
         f"({data_home()}). Received: {run_id[:80]}, which is finished or was started elsewhere"
     )
+
+
+def _id_of(folder: Path) -> str:
+    """The run's id in MLflow, or its key here as long as it is not known there, or unreadable."""
+    with suppress(OSError):
+        return str(_read_delivered(folder).get("run_id") or folder.name)
+    return folder.name
 
 
 def _age(folder: Path) -> float:

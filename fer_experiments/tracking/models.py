@@ -74,6 +74,11 @@ def describe(uri: str) -> LoggedModel:
         RunError: no model there, or one that this suite did not log.
         TrackingError: the store did not answer, or its files cannot be read.
     """
+    if not store.exists():  # MLflow would make one
+        raise RunError(
+            "Expected model to be a URI such as models:/emotion-fer2013@champion. "
+            f"Received: {shown(uri, 200)}, looked for in {store.looked_in()}"
+        )
     try:
         info = mlflow.models.get_model_info(uri)
     # The libraries of the address's scheme may be missing, or raise errors of their own.

@@ -20,7 +20,9 @@ from fer_experiments.errors import (
     RunError,
     Terminated,
     TrackingError,
+    TrainingError,
     UsageError,
+    WeightsError,
 )
 from fer_experiments.secrets import redact
 from fer_experiments.tracking import journal as journals
@@ -72,8 +74,9 @@ def open_run(
 
     Args:
         stage: the command.
-        name: of the run.
-        experiment: where to write.
+        name: of the run, unless MLFLOW_RUN_NAME or `mlflow run --run-name` gives another.
+        experiment: where to write; None: MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID, else
+            fer2013. A run that `mlflow run` made stays where it is.
         tags: to set from the start.
         request: what was asked for, as JSON: who resumes the run reads it from the journal.
         resume: the journal of the run that goes on.
@@ -81,12 +84,17 @@ def open_run(
 
     Raises:
         TrackingError: the tracking store cannot be reached when the run begins.
+        RunError: MLFLOW_RUN_ID is left over from another run.
         DataError: the journal cannot be written.
     """
     parent = _open[-1] if _open else None
     made_by_mlflow = None if parent or offline else os.environ.pop("MLFLOW_RUN_ID", None)
     if not (parent or offline):
         _sync().end_orphans()
+    if made_by_mlflow:
+        _sync().check_adoptable(made_by_mlflow)
+    if parent is None:
+        name = os.environ.get("MLFLOW_RUN_NAME", "").strip() or name
     if resume is not None:
         journal = resume
         journal.append("resume")
@@ -97,7 +105,7 @@ def open_run(
             tags={SUITE_TAG: __version__, "stage": stage, "mlflow.runName": redact(name)}
             | ({} if offline or made_by_mlflow else _context())
             | {key: redact(value) for key, value in (tags or {}).items()},
-            experiment=experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT,
+            **_chosen_experiment(experiment),
             parent=parent and [parent.run_id, parent.journal.known("experiment_id")],
             adopt=made_by_mlflow,
             store=None if offline else _address(),
@@ -115,7 +123,15 @@ def open_run(
         else:
             journal.remove()
         raise
-    writer = Writer(journal, delivery, nested=parent is not None)
+    own = journal.start.get("experiment")
+    usual = _chosen_experiment(None)["experiment"]
+    writer = Writer(
+        journal,
+        delivery,
+        nested=parent is not None,
+        experiment=None if own == usual or journal.start["adopt"] else own,
+    )
+    writer.has_trained = resume is not None
     if resume is not None and made_by_mlflow is not None:
         _sync().point_to(made_by_mlflow, writer.run_id)
     delivery.start()
@@ -141,7 +157,18 @@ def open_run(
         raise
     finally:
         _open.remove(writer)
+        if parent is not None:
+            parent.has_trained |= writer.has_trained
         put_away(journal)
+
+
+def _chosen_experiment(asked: str | None) -> dict[str, str | None]:
+    """Where to write, by name or, as MLFLOW_EXPERIMENT_ID has it, by id."""
+    name = asked or os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
+    number = None if asked else os.environ.get("MLFLOW_EXPERIMENT_ID") or None
+    if name is None and number is None:
+        name = DEFAULT_EXPERIMENT
+    return {"experiment": name, "experiment_id": number}
 
 
 def resumable(run_id: str, stage: str) -> Journal:
@@ -243,7 +270,7 @@ def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> Non
     else:
         reason = str(error) if isinstance(error, FerError) else f"{type(error).__name__}: {error}"
     reason = redact(reason)[:5000]
-    can_go_on = journal.start["stage"] in RESUMABLE and not _fails_again(journal, error)
+    can_go_on = journal.start["stage"] in RESUMABLE and _may_end_otherwise(error)
     tags = early_end_tags(reason, _open[0].journal if can_go_on else None)
     done = False
     with suppress(FerError):
@@ -258,13 +285,19 @@ def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> Non
         console.say(f"next   {_going_on(journal)}")
 
 
-def _fails_again(journal: Journal, error: BaseException) -> bool:
-    """Whether a run failed at its start because of what was asked for, or of the data."""
-    if journal.has("resume"):
-        return False  # it got further once: what is around it has changed, and may change back
-    if isinstance(error, DataError) and not isinstance(error, DiskFullError):
-        return journal.param("dataset_fingerprint") is None  # not even the data was there
-    return isinstance(error, UsageError)
+def _may_end_otherwise(error: BaseException) -> bool:
+    """Whether to go on with the run makes sense: it is exact, and takes no other option.
+
+    Training that diverges does so again. A request, images or weights that are wrong may be mended
+    meanwhile, and main takes another --model-name; but where nothing was trained yet, going on is
+    no more than the same command again, without the options that might help.
+    """
+    if isinstance(error, TrainingError):
+        return False
+    wrong = isinstance(error, (UsageError, DataError, WeightsError))
+    if wrong and not isinstance(error, DiskFullError):
+        return any(writer.has_trained for writer in _open)
+    return True
 
 
 def early_end_tags(reason: str, go_on_with: Journal | None) -> dict[str, str]:
@@ -276,7 +309,8 @@ def early_end_tags(reason: str, go_on_with: Journal | None) -> dict[str, str]:
 
 
 def _going_on(journal: Journal) -> str:
-    return f"fer {journal.start['stage']} --resume {journal.run_id or journal.key}"
+    offline = " --offline" if journal.start["store"] is None and journal.run_id is None else ""
+    return f"fer {journal.start['stage']} --resume {journal.run_id or journal.key}{offline}"
 
 
 def _say_waiting(events: int) -> None:

@@ -71,6 +71,8 @@ def one_at_a_time(name: str) -> Iterator[None]:
 @store.translated()
 def registered_models() -> list[str]:
     """Names of the registered models that hold models of this suite, the one changed last first."""
+    if not store.exists():
+        return []
     ours = [model for model in _all_registered_models() if _is_ours(model)]
     ours.sort(key=lambda m: m.last_updated_timestamp or 0, reverse=True)
     return [model.name for model in ours]
@@ -88,7 +90,8 @@ def chosen_name(name: str | None) -> str:
     names = registered_models()
     if not names:
         raise RunError(
-            f"Expected a registered model in {store.address()}. Found: none; run fer register first"
+            f"Expected a registered model in {store.looked_in()}. Found: none; run fer register "
+            "first"
         )
     if len(names) > 1:
         raise RunError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,30 +12,24 @@ from urllib.parse import quote
 
 import mlflow
 import numpy as np
-from mlflow.entities import Experiment, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from fer_experiments.config import Config
-from fer_experiments.errors import RunError, TrackingError, first_line
-from fer_experiments.secrets import redact
-from fer_experiments.tracking import store
-from fer_experiments.tracking.opening import SUITE_TAG, early_end_tags
-
-
-def explain(run_id: str, reason: str) -> None:
-    """Writes why a command ended early to the run that `mlflow run` made for it."""
-    tags = early_end_tags(redact(reason), None)
-    store.client().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+from fer_experiments.errors import RunError, TrackingError, first_line, shown
+from fer_experiments.tracking import pages, store
+from fer_experiments.tracking.opening import SUITE_TAG
 
 
 def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
-    """A finished run of one of these stages.
+    """A finished run of one of these stages, by its id or the beginning of it.
 
     Raises:
         RunError: it does not exist, is not finished, or is of another stage.
     """
     wanted = " or ".join(stages)
+    run_id = _whole_id(run_id)
     try:
         run = store.client().get_run(run_id)
     except MlflowException as error:
@@ -72,6 +67,71 @@ def find_run(run_id: str) -> Run | None:
 
 
 @store.translated()
+def _whole_id(run_id: str) -> str:
+    """The id of the one run that begins so; what is no part of an id stays as it is.
+
+    Raises:
+        RunError: several begin so.
+    """
+    if not re.fullmatch(r"[0-9a-f]{4,31}", run_id) or not store.exists():
+        return run_id
+    found = store.client().search_runs(
+        [experiment.experiment_id for experiment in _experiments()],
+        f"attributes.run_id LIKE '{run_id}%'",
+        max_results=5,
+    )
+    if len(found) > 1:
+        several = ", ".join(f"{run.info.run_id[:12]} ({run.info.run_name})" for run in found)
+        raise RunError(
+            f"Expected the beginning of one run's id. Received: {run_id}, with which several "
+            f"begin: {several}"
+        )
+    return str(found[0].info.run_id) if found else run_id
+
+
+@store.translated()
+def recent(*, experiment: str | None = None, most: int = 5000) -> list[Run]:
+    """This suite's runs of every stage and status, the newest first.
+
+    Raises:
+        RunError: there is no such experiment.
+    """
+    if experiment is None and not store.exists():
+        return []
+    return list(
+        mlflow.search_runs(
+            _ids_of(experiment),
+            filter_string=f"tags.{SUITE_TAG} != ''",
+            order_by=["attributes.start_time DESC"],
+            max_results=most,
+            output_format="list",
+        )
+    )
+
+
+@store.translated()
+def experiments_of_suite() -> list[Experiment]:
+    """The experiments that hold runs of this suite, by name."""
+    return [
+        experiment
+        for experiment in sorted(_experiments(), key=lambda e: str(e.name))
+        if store.client().search_runs(
+            [experiment.experiment_id], f"tags.{SUITE_TAG} != ''", max_results=1
+        )
+    ]
+
+
+@store.translated()
+def score_of_kept_epoch(run: Run, name: str) -> float | None:
+    """A score of the model that the run logged, which need not be its last epoch's."""
+    kept = run.data.metrics.get("best_epoch")
+    if kept is None or name not in run.data.metrics:
+        return run.data.metrics.get(name)
+    points = store.client().get_metric_history(run.info.run_id, name)
+    return next((point.value for point in points if point.step == int(kept)), None)
+
+
+@store.translated()
 def search(
     stage: str,
     *,
@@ -79,20 +139,34 @@ def search(
     tags: Mapping[str, str] | None = None,
 ) -> list[Run]:
     """Finished runs of a stage with these tags, newest first, in the whole store."""
+    if experiment is None and not store.exists():
+        return []
     conditions = [f"tags.stage = '{stage}'", "attributes.status = 'FINISHED'"]
     conditions += [f"tags.{k} = {store.quoted(v)}" for k, v in (tags or {}).items()]
-    experiments = [
-        e.experiment_id for e in _experiments() if experiment is None or e.name == experiment
-    ]
-    if experiment is not None and not experiments:
-        raise RunError(f"Expected experiment to exist. Received: experiment={experiment[:80]}")
     found = mlflow.search_runs(
-        experiments,
+        _ids_of(experiment),
         filter_string=" AND ".join(conditions),
         order_by=["attributes.start_time DESC"],
         output_format="list",
     )
     return [run for run in found if SUITE_TAG in run.data.tags]
+
+
+def _ids_of(experiment: str | None) -> list[str]:
+    """The id of an experiment, or those of all.
+
+    Raises:
+        RunError: it does not exist.
+    """
+    every = _experiments() if experiment is None or store.exists() else []
+    found = [e.experiment_id for e in every if experiment in (None, e.name)]
+    if experiment is not None and not found:
+        known = ", ".join(shown(e.name) for e in every[:10]) or "none"
+        raise RunError(
+            f"Expected experiment to be one of {known} in {store.looked_in()}. "
+            f"Received: experiment={shown(experiment)}"
+        )
+    return found
 
 
 def _experiments() -> list[Experiment]:
@@ -195,4 +269,4 @@ def find_arrays(run_id: str, path: str) -> dict[str, np.ndarray] | None:
 def compare_link(run_ids: list[str], experiment_ids: list[str]) -> str:
     """A link that opens MLflow's own comparison of these runs."""
     runs, experiments = (quote(json.dumps(sorted(set(x)))) for x in (run_ids, experiment_ids))
-    return f"{store.ui()}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{pages.address()}/#/compare-runs?runs={runs}&experiments={experiments}"

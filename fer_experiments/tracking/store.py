@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import mlflow
 import requests
-from mlflow.entities import LifecycleStage
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.data.storage import disk_is_full
-from fer_experiments.errors import FerError, RunError, TrackingError, shown
+from fer_experiments.errors import FerError, RunError, TrackingError, UsageError, shown
 from fer_experiments.secrets import redact
 from fer_experiments.tracking.locks import alone
 from fer_experiments.tracking.opening import FULL_DISK
@@ -26,6 +26,14 @@ _EXPERIMENT_NOTE = (
     "`finetune` runs; scores, confusion matrices and predictions in the `evaluate` runs, which are "
     "the ones to select and compare. `compare` and `register` runs say what came out."
 )
+# Modules, and the packages that bring them where those have another name.
+_PACKAGES = {
+    "azure": "azure-storage-blob azure-identity",
+    "google": "google-cloud-storage",
+    "MySQLdb": "mysqlclient",
+    "psycopg": "'psycopg[binary]'",
+    "psycopg2": "psycopg2-binary",
+}
 # MLflow tries an answerless server for minutes, and whoever asked waits. Our own deliveries try
 # again by themselves, and a command that only reads shall rather say that the server is away.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -35,43 +43,93 @@ def address() -> str:
     """The store's URI, the same from every folder, without passwords."""
     uri = mlflow.get_tracking_uri()
     if uri.startswith("sqlite:///"):
-        uri = f"sqlite:///{_database(uri)}"
+        uri = f"sqlite:///{database(uri)}"
     return redact(uri)
 
 
-def client() -> MlflowClient:
-    """MLflow's client; whoever asks first makes the database, and does so alone.
+def client(*, make: bool = False) -> MlflowClient:
+    """MLflow's client; with `make` the database is made if there is none, by one process alone.
 
     Raises:
-        TrackingError: the database cannot be made.
+        RunError: there is no database, and what only reads makes none.
+        TrackingError: the store cannot be opened, or the database not be made.
     """
-    with first_time_lock():
-        uri = mlflow.get_tracking_uri()
-        if uri.startswith("sqlite:///"):
-            _make_database(_database(uri))
-        return MlflowClient()
-
-
-def ui() -> str:
-    """Where MLflow's pages are."""
     uri = mlflow.get_tracking_uri()
-    # A local store has no server until `make ui` starts one on MLflow's usual port.
-    return redact(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    if not (make or exists()):
+        raise RunError(
+            f"Expected an MLflow store to look in. Received: {looked_in()}; set "
+            "MLFLOW_TRACKING_URI, or go to the folder with mlflow.db"
+        )
+    if uri.startswith("sqlite:") and not uri.removeprefix("sqlite:").strip("/").split("?")[0]:
+        raise TrackingError(
+            "Expected MLFLOW_TRACKING_URI to name a file, or all would be lost at the end. "
+            f"Received: {uri}; did you mean sqlite:///mlflow.db?"
+        )
+    try:
+        with first_time_lock():
+            if uri.startswith("sqlite:///") and make:
+                _make_database(database(uri))
+            return MlflowClient()
+    # The libraries of a database or of an address's scheme may be missing.
+    except (ImportError, MlflowException) as error:
+        raise TrackingError(message(error)) from None
+
+
+def exists() -> bool:
+    """Whether there is a store; of a server that is told by asking it."""
+    uri = mlflow.get_tracking_uri()
+    return not uri.startswith("sqlite:///") or _has_content(database(uri))
+
+
+def looked_in() -> str:
+    """The store, as an error names the place where something was looked for."""
+    return address() if exists() else f"{address()}, which does not exist yet"
 
 
 def describe() -> str:
     """Where runs go, and how many experiments are there."""
+    if not exists():
+        return looked_in()
     experiments = client().search_experiments(max_results=1000)
     return f"{redact(mlflow.get_tracking_uri())}, {len(experiments)} experiments"
 
 
-def experiment_id(name: str) -> str:
-    """The experiment of this name, made if there is none.
+def experiment_id(name: str | None, *, number: str | None = None) -> str:
+    """The experiment of this name, made if there is none, or of this id.
 
     Raises:
+        UsageError: no experiment has the id, or it has another name.
         TrackingError: it was deleted.
     """
-    store = client()
+    store = client(make=True)
+    found = None if name is None else _named_experiment(store, name)
+    if number is not None and (found is None or found.experiment_id != number):
+        if found is not None:
+            raise UsageError(
+                "Expected MLFLOW_EXPERIMENT_NAME and MLFLOW_EXPERIMENT_ID to name one experiment. "
+                f"Received: {shown(found.name)}, whose id is {found.experiment_id}, and "
+                f"{shown(number)}; unset one of them"
+            )
+        try:
+            found = store.get_experiment(number)
+        except MlflowException as error:
+            if not is_missing(error):
+                raise
+            raise UsageError(
+                f"Expected MLFLOW_EXPERIMENT_ID to be an experiment of {address()}. "
+                f"Received: {shown(number)}, which does not exist there; unset it, or pass "
+                "--experiment NAME"
+            ) from None
+    if found is None or found.lifecycle_stage == LifecycleStage.DELETED:
+        raise TrackingError(
+            "Expected an experiment that can be written to. Received: "
+            f"experiment={shown(name or number)}, which was deleted in MLflow; restore it, or pass "
+            "another name"
+        )
+    return str(found.experiment_id)
+
+
+def _named_experiment(store: MlflowClient, name: str) -> Experiment | None:
     with first_time_lock():
         found = store.get_experiment_by_name(name)
         if found is None:
@@ -83,12 +141,7 @@ def experiment_id(name: str) -> str:
             else:
                 store.set_experiment_tag(made, "mlflow.note.content", _EXPERIMENT_NOTE)
             found = store.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage == LifecycleStage.DELETED:
-        raise TrackingError(
-            f"Expected an experiment that can be written to. Received: experiment={name[:80]}, "
-            "which was deleted in MLflow; restore it, or pass another name"
-        )
-    return str(found.experiment_id)
+    return found
 
 
 @contextmanager
@@ -98,8 +151,6 @@ def first_time_lock() -> Iterator[None]:
     if uri.startswith("http"):
         yield
         return
-    if uri.startswith("sqlite:///"):
-        _database(uri).parent.mkdir(parents=True, exist_ok=True)
     with alone(identity(uri)):
         yield
 
@@ -107,7 +158,7 @@ def first_time_lock() -> Iterator[None]:
 def identity(uri: str) -> str:
     """One text for all ways to write a store's address: for locks, not to be shown."""
     if uri.startswith("sqlite:///"):
-        return f"sqlite:///{_database(uri).resolve()}"
+        return f"sqlite:///{database(uri).resolve()}"
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2].lower()  # without user and password
     if host.partition(":")[0] == "localhost":
@@ -174,17 +225,59 @@ def message(error: BaseException) -> str:
         return str(error)
     if disk_is_full(error):
         return FULL_DISK
+    uri = mlflow.get_tracking_uri()
+    if package := missing_package(error):
+        return redact(
+            f"The MLflow store {uri}, or the place where it keeps artifacts, needs a package that "
+            f"is not installed here: pip install {package}"
+        )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return redact(
-        f"The MLflow store {mlflow.get_tracking_uri()} cannot be used ({reason[:200]}); "
-        "check MLFLOW_TRACKING_URI, or start the server"
-    )
+    return redact(f"The MLflow store {uri} cannot be used ({reason[:200]}); {_advice(uri, error)}")
+
+
+def missing_package(error: BaseException | None) -> str | None:
+    """The package to install, if that one is missing is behind an error."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            module = error.name.partition(".")[0]
+            return _PACKAGES.get(module, module)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _advice(uri: str, error: BaseException) -> str:
+    """What to do about an error of the store; the cause is often the address."""
+    if meant := _meant(uri):
+        return f"did you mean MLFLOW_TRACKING_URI={meant}?"
+    if "mlflow db upgrade" in str(error):
+        return f"an older MLflow made it: copy it, then run mlflow db upgrade {uri}"
+    if not uri.startswith("http"):
+        return "check MLFLOW_TRACKING_URI, and that the database can be opened"
+    status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+    if "UNAUTHENTICATED" in str(error) or "error code 401" in str(error) or status in (401, 403):
+        return "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the token"
+    return "check MLFLOW_TRACKING_URI, or start the server"
+
+
+def _meant(uri: str) -> str | None:
+    """The address that was meant by one that MLflow takes for a folder, or for nothing."""
+    scheme, _, rest = uri.partition(":")
+    if scheme in ("http", "https") and not rest.startswith("//"):
+        return f"{scheme}://{rest.lstrip('/')}"
+    if "://" in uri or scheme in ("file", "databricks", "databricks-uc", "uc"):
+        return None
+    if uri.endswith(".db"):
+        return f"sqlite:///{Path(uri).absolute()}"
+    if Path(uri).exists() or uri.startswith(("/", ".", "~")):
+        return "sqlite:///mlflow.db (MLflow writes to no folder any more)"
+    return f"http://{uri.lstrip('/')}"
 
 
 def _make_database(path: Path) -> None:
     """Beside, then renamed: MLflow cannot go on with one that it was cut short in making."""
-    if path.exists() and path.stat().st_size:
+    if _has_content(path):
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Another name each time: MLflow keeps a connection to each database of this process.
     unfinished = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name}")
     try:
@@ -199,6 +292,14 @@ def _make_database(path: Path) -> None:
                 left.unlink(missing_ok=True)
 
 
-def _database(uri: str) -> Path:
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def database(uri: str) -> Path:
+    """The file of a SQLite store."""
     path, _, _ = uri.removeprefix("sqlite:///").partition("?")  # ?timeout=60 is SQLite's
     return Path(path).absolute()

@@ -9,12 +9,19 @@ from pathlib import Path
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
-from fer_experiments.errors import FerError, TrackingError
+from fer_experiments.errors import FerError, RunError, TrackingError, shown
+from fer_experiments.secrets import redact
 from fer_experiments.tracking import journal as journals
 from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MlflowDelivery
 from fer_experiments.tracking.journal import Journal
-from fer_experiments.tracking.opening import NOTE_TAG, RESUMABLE, early_end_tags, put_away
+from fer_experiments.tracking.opening import (
+    NOTE_TAG,
+    RESUMABLE,
+    SUITE_TAG,
+    early_end_tags,
+    put_away,
+)
 
 _CUT_SHORT = "its process ended without a word: killed, out of memory, or the machine went down"
 
@@ -77,6 +84,35 @@ def deliver_all() -> list[Synced]:
             )
         put_away(journal)
     return found
+
+
+def check_adoptable(run_id: str) -> None:
+    """Raises RunError unless the run is one that `mlflow run` has just made for us."""
+    wrong = _wrong_with(run_id)
+    if wrong:
+        raise RunError(
+            "Expected MLFLOW_RUN_ID to be a run that mlflow run has made for this command. "
+            f"Received: {shown(run_id)}, {wrong}; it is left over: unset MLFLOW_RUN_ID"
+        )
+
+
+def explain(run_id: str, reason: str) -> None:
+    """Writes why a command ended early to the run that `mlflow run` made for it, if it did."""
+    if _wrong_with(run_id) is None:
+        tags = early_end_tags(redact(reason), None)
+        store.client().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _wrong_with(run_id: str) -> str | None:
+    try:
+        run = store.client().get_run(run_id)
+    except MlflowException as error:
+        if not store.is_missing(error):
+            raise TrackingError(store.message(error)) from None
+        return f"which does not exist in {store.address()}"
+    if SUITE_TAG in run.data.tags:
+        return f"the {run.data.tags.get('stage', 'unknown')} run of another command"
+    return None if run.info.status == "RUNNING" else f"which is {run.info.status}"
 
 
 @store.translated()

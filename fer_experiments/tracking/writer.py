@@ -49,9 +49,19 @@ class Delivery(Protocol):
 class Writer:
     """Writes for one run."""
 
-    def __init__(self, journal: Journal, delivery: Delivery, *, nested: bool = False) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        delivery: Delivery,
+        *,
+        nested: bool = False,
+        experiment: str | None = None,
+    ) -> None:
         self.journal = journal
+        self.experiment = experiment  # as it must be named again; None: it is the usual one
         self.nested = nested  # one stage of a larger job, which says itself how to go on
+        # Whether an epoch was trained here, or in a stage of this job: what a resume would save.
+        self.has_trained = False
         self._delivery = delivery
 
     @property
@@ -102,6 +112,7 @@ class Writer:
         named = {metric_name(name): value for name, value in values.items()}
         new = self.journal.new_points(named, step)
         on = None if dataset is None else _dataset_name(*dataset)
+        self.has_trained |= "train/loss" in new
         if new:
             self.event("metrics", values=new, step=step, model_id=model_id, dataset=on)
 

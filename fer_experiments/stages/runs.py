@@ -1,0 +1,70 @@
+"""`runs`: what stands in the store, by stage, with the ids that other commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from fer_experiments import console
+from fer_experiments.tracking import store
+from fer_experiments.tracking.runs import recent, score_of_kept_epoch
+
+_SCORES = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
+_SHORTEST = 8  # characters of an id
+_MOST = 15  # runs of a stage, unless all are wanted
+
+
+def show(stages: Sequence[str], *, experiment: str | None = None, every: bool = False) -> None:
+    """Prints a table for each of the stages, the newest runs first.
+
+    Raises:
+        RunError: there is no such experiment.
+    """
+    found = recent(experiment=experiment)
+    length = _unique_length([run.info.run_id for run in found])
+    told = False
+    for name in stages:
+        runs = [run for run in found if run.data.tags.get("stage") == name]
+        if not runs:
+            continue
+        told = True
+        console.say(f"{name}: {len(runs)}")
+        some = runs if every else runs[:_MOST]
+        console.table(*_table(some, length), numbers=False)
+        if len(runs) > len(some):
+            console.say(f"and {len(runs) - len(some)} older ones: fer runs --stage {name} --all")
+        console.say()
+    console.say(f"{'' if told else 'no runs '}in {store.looked_in()}")
+
+
+def _table(runs: Sequence[Any], length: int) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, without the scores that none of the runs has."""
+    rows = []
+    for run in runs:
+        began = datetime.fromtimestamp(run.info.start_time / 1000)
+        rows.append(
+            [
+                run.info.run_id[:length],
+                run.info.status,
+                f"{began:%Y-%m-%d %H:%M}",
+                run.info.run_name,
+                *(_score(run, name) for name in _SCORES),
+            ]
+        )
+    header = ["run", "status", "started", "name", *(name.replace("/", " ") for name in _SCORES)]
+    wanted = [i for i in range(len(header)) if i < 4 or any(row[i] != "–" for row in rows)]
+    return [header[i] for i in wanted], [[row[i] for i in wanted] for row in rows]
+
+
+def _score(run: Any, name: str) -> str:
+    value = score_of_kept_epoch(run, name)
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _unique_length(ids: Sequence[str]) -> int:
+    """How many characters tell all ids apart."""
+    length = _SHORTEST
+    while len({one[:length] for one in ids}) < len(set(ids)):
+        length += 1
+    return length

@@ -1,0 +1,28 @@
+"""`ui`: MLflow's pages, and where to look in them."""
+
+from __future__ import annotations
+
+from fer_experiments import console
+from fer_experiments.tracking import pages, store
+from fer_experiments.tracking.runs import experiments_of_suite
+
+
+def run(*, host: str, port: int) -> None:
+    """Serves the pages of a store on this machine until it is ended; a server has its own.
+
+    Raises:
+        UsageError: the port is taken.
+        RunError: there is no store yet.
+    """
+    if pages.has_server():
+        console.say(f"{store.address()} is a server, which shows its pages by itself")
+        _say_links()
+    else:
+        pages.serve(host, port, ready=_say_links)
+
+
+def _say_links() -> None:
+    console.say(f"store   {store.address()}")
+    for experiment in experiments_of_suite():
+        console.say(f"runs    {pages.experiment(experiment.experiment_id)}  {experiment.name}")
+    console.say(f"models  {pages.models()}")
