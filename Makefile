@@ -6,10 +6,23 @@ BIN := $(VENV)/bin
 HOST := 127.0.0.1
 PORT := 5000
 
-# NAME=value on the command line becomes --name value, only where it was given.
-option = $(if $($(1)),--$(2) "$($(1))")
-COMMON = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call option,WEIGHTS,weights) \
-         $(call option,SEED,seed) $(ARGS)
+# NAME=value behind `make TARGET` is --name value of the command of `fer`, in small letters too;
+# `fer` refuses what it does not know, and so do the targets that start something else.
+typed := $(filter-out PYTHON VENV BIN PYTEST,$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v)))
+JOBS := demo train finetune evaluate compare register
+takes_ui := HOST PORT
+takes_test := ARGS
+takes_test-fast := ARGS
+check_typed = $(if $(filter-out $(takes_$1),$(typed)),$(error `make $1` takes $(or $(takes_$1),no \
+  variables). Received: $(filter-out $(takes_$1),$(typed))))
+$(foreach goal,$(filter-out $(JOBS),$(or $(MAKECMDGOALS),help)),$(call check_typed,$(goal)))
+
+small = $(subst _,-,$(shell printf %s '$1' | tr A-Z a-z))
+quoted = '$(subst ','\'',$(value $1))'
+# $1: the names that are taken from the environment as well.
+from_environment = $(foreach v,$1,$(if $(filter environment,$(origin $v)),$v))
+options = $(foreach v,$(filter-out ARGS $(if $(filter ui,$(MAKECMDGOALS)),HOST PORT),$(typed)) \
+  $(call from_environment,$1),--$(call small,$v) $(call quoted,$v)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check security format train finetune evaluate compare register bench bench-quick faults ui clean
@@ -28,7 +41,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, ending with a champion
-	$(BIN)/fer main --recipe demo
+	$(BIN)/fer main --recipe demo $(call options)
 	@echo "Look at it: make ui"
 
 # Two processes; a file stays in one of them, so that what it trains once is trained once. In their
@@ -36,10 +49,10 @@ demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, en
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.installed-dev  ## all tests
-	$(PYTEST)
+	$(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/.installed-dev  ## the tests that are not slow
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" $(ARGS)
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types, unsafe code; changes nothing
 	$(BIN)/ruff format --check .
@@ -54,21 +67,20 @@ format: $(VENV)/.installed-dev  ## formats and mends what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-train: $(VENV)/.installed  ## BACKBONE=… DATASET=… RECIPE=… WEIGHTS=… SEED=… ARGS="--epochs 3"
-	$(BIN)/fer train $(call option,BACKBONE,backbone) $(COMMON)
+train: $(VENV)/.installed  ## BACKBONE=… DATASET=… RECIPE=… WEIGHTS=… SEED=… EPOCHS=3 …, as fer train --help has them
+	$(BIN)/fer train $(call options,BACKBONE RECIPE DATASET WEIGHTS SEED)
 
 finetune: $(VENV)/.installed  ## RUN_ID=…, or BACKBONE=…
-	$(BIN)/fer finetune $(call option,RUN_ID,run-id) $(call option,BACKBONE,backbone) $(ARGS)
+	$(BIN)/fer finetune $(call options,RUN_ID BACKBONE)
 
 evaluate: $(VENV)/.installed  ## RUN_ID=…, BACKBONE=… or MODEL=…; by itself: the champion
-	$(BIN)/fer evaluate $(call option,RUN_ID,run-id) $(call option,BACKBONE,backbone) \
-	  $(call option,MODEL,model) $(call option,DATASET,dataset) $(ARGS)
+	$(BIN)/fer evaluate $(call options,RUN_ID BACKBONE MODEL DATASET)
 
 compare: $(VENV)/.installed  ## all evaluated models on the same data
-	$(BIN)/fer compare $(call option,DATASET,dataset) $(ARGS)
+	$(BIN)/fer compare $(call options,DATASET)
 
 register: $(VENV)/.installed  ## the best one becomes a version, and champion if it earns it
-	$(BIN)/fer register $(call option,DATASET,dataset) $(ARGS)
+	$(BIN)/fer register $(call options,DATASET)
 
 bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 100 minutes on 2 cores
 	$(BIN)/python -m benchmarks
@@ -79,10 +91,8 @@ bench-quick: $(VENV)/.installed-dev  ## ResNet50's rows in small, about 6 minute
 faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, about 60 minutes on 2 cores
 	$(BIN)/python -m benchmarks.faults
 
-ui: $(VENV)/.installed  ## MLflow's pages, for this machine only
-	@echo "runs:   http://$(HOST):$(PORT)/#/experiments/1/runs?workflowType=machine_learning"
-	@echo "models: http://$(HOST):$(PORT)/#/models"
-	$(BIN)/mlflow ui --host $(HOST) --port $(PORT)
+ui: $(VENV)/.installed  ## MLflow's pages, for this machine only, and links to them; PORT=5001
+	$(BIN)/fer ui --host $(HOST) --port $(PORT)
 
 clean:  ## removes the environment and caches; keeps mlflow.db and mlruns
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -103,7 +103,7 @@ def test_conda_yaml_uses_the_tested_pins() -> None:
             "Expected one of run_id, backbone, model and model_name",
         ),
         ("evaluate --model models:/nothing@champion", "Expected model to be a URI"),
-        ("finetune --run-id nothing", "Expected run_id of a finished train or finetune run"),
+        ("finetune --run-id nothing", "Expected an MLflow store to look in"),
         ("predict /no/such.png", "(looked for /no/such.png)"),
         ("predict --json --csv x.png", "one of --json and --csv"),
         ("predict", "Missing argument"),
