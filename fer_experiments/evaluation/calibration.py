@@ -93,12 +93,12 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def at_the_end(temperature: float) -> str | None:
     """What a fitted temperature at an end of its range means; None: it is within."""
-    if temperature >= HOTTEST * 0.999:
+    if temperature >= 0.99 * HOTTEST:
         return (
             f"the temperature stands at the end of its range ({HOTTEST:g}): on val the model's "
             "probabilities are worth no more than even ones; look at the model before using it"
         )
-    if temperature <= COLDEST * 1.001:
+    if temperature <= 2 * COLDEST:  # the loss may be 0 from there on
         return (
             f"the temperature stands at the end of its range ({COLDEST:g}): the model names every "
             "val image right, so val cannot tell how sure it may be; was it trained on val?"

@@ -84,8 +84,7 @@ def run(
                 ]
             )
         )
-        look = "open the link above"
-        common.close(writer, [], following=look if pages.has_server() else f"make ui, then {look}")
+        common.close(writer, [], following=where_to_look())
     return common.StageResult(run_id=writer.run_id, scores=scores)
 
 
@@ -157,6 +156,12 @@ class _Stages:
             return None
         console.say(f"{name}: done before\n")
         return run
+
+
+def where_to_look() -> str:
+    """How to see what the job did: a server has pages, a store on this machine needs one."""
+    look = "open the link above"
+    return look if pages.has_server() else f"make ui, then {look}"
 
 
 def _finished(run: Any) -> bool:

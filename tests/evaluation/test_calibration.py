@@ -7,6 +7,7 @@ from sklearn.calibration import calibration_curve
 from fer_experiments.evaluation.calibration import (
     COLDEST,
     HOTTEST,
+    at_the_end,
     calibration,
     fit_temperature,
 )
@@ -91,6 +92,18 @@ def test_models_that_never_or_always_err_end_near_the_bounds() -> None:
     assert COLDEST <= fit_temperature(certain, LABELS) < 2 * COLDEST  # the loss is 0 from there on
     wrong = np.eye(C)[(LABELS + 1) % C] * 0.8 + 0.2 / C
     assert fit_temperature(wrong, LABELS) == pytest.approx(HOTTEST, rel=0.01)
+
+
+def test_a_temperature_at_an_end_of_its_range_says_what_that_means() -> None:
+    certain = np.eye(C)[LABELS] * 0.8 + 0.2 / C
+    wrong = np.eye(C)[(LABELS + 1) % C] * 0.8 + 0.2 / C
+    assert "end of its range (0.05): the model names every" in str(
+        at_the_end(fit_temperature(certain, LABELS))
+    )
+    assert "end of its range (20): on val" in str(at_the_end(fit_temperature(wrong, LABELS)))
+    assert at_the_end(fit_temperature(PROBABILITIES, LABELS)) is None
+    for temperature in (0.2, 1.0, 5.0, 19.0):
+        assert at_the_end(temperature) is None
 
 
 def test_probabilities_of_exactly_0_and_1_are_taken() -> None:

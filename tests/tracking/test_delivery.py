@@ -1,14 +1,16 @@
-"""Several runs written to one store at the same moment."""
+"""Events are brought to a store each once: one after the other, or by several runs at once."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
+from fer_experiments.errors import TrackingError
 from fer_experiments.tracking.delivery import MlflowDelivery
 from fer_experiments.tracking.journal import Journal
 
@@ -45,3 +47,69 @@ def test_runs_that_log_the_same_images_for_the_first_time_at_once(
     for journal in journals:
         run = MlflowClient().get_run(str(journal.run_id))
         assert sorted(used.dataset.digest for used in run.inputs.dataset_inputs) == digests
+
+
+def begun(folder: Path) -> Journal:
+    """A journal whose run stands in MLflow."""
+    journal = Journal.create(name="a", tags={}, adopt=None, parent=None, experiment="events")
+    MlflowDelivery(journal).deliver_now()
+    assert journal.delivered == 1
+    return journal
+
+
+def artifact(journal: Journal, name: str, content: str) -> None:
+    with journal.new_file(name) as file:
+        file.write_text(content)
+    journal.append("artifact", file=f"{file.parent.name}/{file.name}", folder=None)
+
+
+def test_an_event_counts_as_delivered_when_mlflow_has_it_and_not_before(
+    fresh_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_DATA_HOME", str(fresh_store / "data"))
+    journal = begun(fresh_store)
+    journal.append("tags", values={"first": "1"})
+    artifact(journal, "report.txt", "content")
+    journal.append("tags", values={"last": "1"})
+    place = MlflowClient().get_run(str(journal.run_id)).info.artifact_uri
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    Path(place).write_text("a file where the folder of artifacts has to be")
+
+    with pytest.raises(TrackingError):
+        MlflowDelivery(journal).deliver_now()
+    assert journal.delivered == 2  # the start and the first tag
+    assert [event["kind"] for event in journal.pending] == ["artifact", "tags"]
+    assert "last" not in MlflowClient().get_run(str(journal.run_id)).data.tags
+    journal.close()
+
+    Path(place).unlink()
+    again = Journal.open(journal.folder)  # as after the process was killed
+    assert again is not None
+    assert again.delivered == 2
+    MlflowDelivery(again).deliver_now()
+    assert again.pending == []
+    run = MlflowClient().get_run(str(journal.run_id))
+    assert (run.data.tags["first"], run.data.tags["last"]) == ("1", "1")
+    assert (Path(place) / "report.txt").read_text() == "content"
+    again.remove()
+
+
+def test_each_kind_of_event_that_fails_stays_pending(
+    fresh_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_DATA_HOME", str(fresh_store / "data"))
+    events: list[dict[str, Any]] = [
+        {"kind": "params", "values": {"epochs": "1"}},
+        {"kind": "tags", "values": {"a": "b"}},
+        {"kind": "metrics", "values": {"loss": 1.0}, "step": 0, "model_id": None},
+        {"kind": "end", "status": "FINISHED"},
+    ]
+    for event in events:
+        journal = begun(fresh_store)
+        # A run that was deleted in MLflow takes nothing.
+        MlflowClient().delete_run(str(journal.run_id))
+        journal.append(**event)
+        with pytest.raises(TrackingError):
+            MlflowDelivery(journal).deliver_now()
+        assert journal.delivered == 1, event
+        journal.remove()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+
+from fer_experiments.tracking.journal import Journal
 
 from ..conftest import Fer, process_environment
 
@@ -267,3 +270,27 @@ def test_forgotten_runs_cannot_be_resumed(own_home: Path, fer: Fer) -> None:
     assert "freed" in fer("cache", "--clear", "--unfinished").out
     assert journals() == []
     assert fer("cache", "--unfinished").exit_code == 2
+
+
+def test_points_that_come_from_two_threads_at_once(own_home: Path) -> None:
+    journal = Journal.create(name="a", stage="train")
+    stop = threading.Event()
+
+    def write() -> None:
+        step = 0
+        while not stop.is_set():
+            journal.new_points({f"train/{step % 7}": 1.0}, step)
+            step += 1
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert journal.next_step("system/cpu") == 0
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(before)
+        journal.remove()

@@ -1,0 +1,106 @@
+"""Variables behind `make TARGET` reach the command, or are refused; none is ignored."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, process_environment
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What `make` would do; nothing is run."""
+    return subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", *arguments],
+        cwd=ROOT, env=process_environment(**environment), capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def command_of(*arguments: str, **environment: str) -> list[str]:
+    """The words of the `fer` command that the target starts."""
+    done = make(*arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if "/bin/fer " in line)
+    return shlex.split(line)[1:]
+
+
+def pairs(words: list[str]) -> dict[str, str]:
+    return dict(zip(words[1::2], words[2::2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "options"),
+    [
+        (["train", "EPOCHS=3"], "train", {"--epochs": "3"}),
+        (["train", "backbone=vgg16"], "train", {"--backbone": "vgg16"}),
+        (
+            ["train", "BACKBONE=vgg16", "LEARNING_RATE=1e-3", "limit=200"],
+            "train",
+            {"--backbone": "vgg16", "--learning-rate": "1e-3", "--limit": "200"},
+        ),
+        (["train", "DATASET=my fa'ces $$x"], "train", {"--dataset": "my fa'ces $$x"}),
+        (["finetune", "RUN_ID=abc"], "finetune", {"--run-id": "abc"}),
+        (["evaluate", "MODEL=models:/x@y", "TTA=flip"], "evaluate",
+         {"--model": "models:/x@y", "--tta": "flip"}),
+        (["compare", "EXPERIMENT=mine"], "compare", {"--experiment": "mine"}),
+        (["register", "MIN_RECALL=0"], "register", {"--min-recall": "0"}),
+        (["train", "SEED=0", "ARGS=--epochs 3"], "train", {"--seed": "0", "--epochs": "3"}),
+        (["ui", "PORT=5001"], "ui", {"--host": "127.0.0.1", "--port": "5001"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_every_variable_becomes_an_option(
+    arguments: list[str], command: str, options: dict[str, str]
+) -> None:
+    words = command_of(*arguments)
+    assert words[0] == command
+    assert pairs(words) == options
+
+
+def test_an_option_that_no_command_has_reaches_the_command_which_refuses_it() -> None:
+    assert command_of("train", "BOGUS=1") == ["train", "--bogus", "1"]
+
+
+def test_demo_takes_options_too() -> None:
+    words = command_of("demo", "SYNTHETIC_COUNT=70")
+    assert pairs(words) == {"--recipe": "demo", "--synthetic-count": "70"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["test", "EPOCHS=3"], "EPOCHS"),
+        (["check", "ARGS=-x"], "ARGS"),
+        (["ui", "port=5001"], "port"),
+        (["bench", "QUICK=1"], "QUICK"),
+        (["help", "x=1"], "x"),
+        (["x=1"], "x"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_target_does_not_take_is_refused_before_anything_is_done(
+    arguments: list[str], named: str
+) -> None:
+    done = make(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"Received: {named}." in done.stderr
+
+
+def test_documented_names_are_taken_from_the_environment_and_others_are_not() -> None:
+    words = command_of("train", BACKBONE="tiny", HOST="0.0.0.0", EPOCHS="3", MODEL="x")
+    assert words == ["train", "--backbone", "tiny"]
+    assert pairs(command_of("ui", HOST="0.0.0.0"))["--host"] == "127.0.0.1"
+
+
+def test_the_readmes_lines_of_mlflow_run_name_the_experiment() -> None:
+    for path in (Path(ROOT, "README.md"), Path(ROOT, "MLproject")):
+        lines = [line for line in path.read_text().splitlines() if "mlflow run . -" in line]
+        assert lines
+        assert all("mlflow run . --experiment-name fer2013" in line for line in lines)
