@@ -79,8 +79,12 @@ def serve(host: str, port: int, *, ready: Callable[[], None]) -> None:
     if uri.startswith("sqlite:///"):
         uri = f"sqlite:///{store.database(uri)}"
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
-    # The URI may hold a password, which a command line would show to all.
-    process = subprocess.Popen(command, env=os.environ | {"MLFLOW_BACKEND_STORE_URI": uri})
+    process = subprocess.Popen(
+        command,
+        # The URI may hold a password, which a command line would show to all.
+        env=os.environ | {"MLFLOW_BACKEND_STORE_URI": uri},
+        stdout=2,  # what MLflow says of itself is no result of ours
+    )
     try:
         url = _url(host, port)
         _wait_for(process, url)
