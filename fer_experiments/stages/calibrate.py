@@ -72,7 +72,8 @@ def run(
             f"ECE there {ece[0]:.3f} before and {ece[1]:.3f} after; {same:.2%} of the val images "
             "are named as before"
         )
-        lines = [line, *filter(None, [at_the_end(temperature)]), f"model  {common.answered(logged)}"]
+        extreme = at_the_end(temperature)
+        lines = [line, *([extreme] if extreme else []), f"model  {common.answered(logged)}"]
         writer.note("\n\n".join(lines))
         following = common.following(writer, "evaluate", run_id=writer.run_id)
         common.close(writer, lines, following=following)
