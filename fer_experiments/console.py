@@ -63,6 +63,23 @@ def load_keras() -> None:
             os.close(kept)
 
 
+@contextmanager
+def keras_is_silent() -> Iterator[None]:
+    """Keras draws no bars in this thread; what other threads print is left alone.
+
+    Standard output belongs to all threads: to redirect it here would swallow the others' lines.
+    """
+    import keras
+
+    before = keras.config.is_interactive_logging_enabled()
+    keras.config.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        if before:
+            keras.config.enable_interactive_logging()
+
+
 # What stands for our own characters where the terminal, or the file behind it, has no UTF-8.
 _PLAIN = {
     "–": "-", "—": "-", "−": "-", "…": "...", "±": "+/-", "×": "x", "≥": ">=", "≤": "<=",

@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import io
 import json
 import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -314,8 +313,8 @@ class MlflowDelivery:
         size = event["metadata"]["image_size"]
         classes = len(event["metadata"]["class_names"])
         try:
-            # MLflow predicts the input example, and Keras draws a bar for it.
-            with redirect_stdout(io.StringIO()):
+            # MLflow predicts the input example, and Keras would draw a bar for it.
+            with console.keras_is_silent():
                 info = Model.log(
                     None,
                     flavor,

@@ -79,6 +79,7 @@ def serve(host: str, port: int, *, ready: Callable[[], None]) -> None:
     if uri.startswith("sqlite:///"):
         uri = f"sqlite:///{store.database(uri)}"
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
+    command += ["--workers", "1"]  # one person looks
     process = subprocess.Popen(
         command,
         # The URI may hold a password, which a command line would show to all.

@@ -21,6 +21,7 @@ def test_a_temperature_at_an_end_of_its_range_says_so(
     data = write_images(tmp_path / "faces", [answers(right, seed=0)])
     outcome = fer("calibrate", "--run-id", log_designed(data, 0, confidence=0.8))
     assert outcome.exit_code == 0, outcome.err
+    assert outcome.out.count("end of its range") == 1, outcome.out
     (line,) = (x for x in outcome.out.splitlines() if "end of its range" in x)
     assert f"end of its range ({end})" in line
     assert meaning in line

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from fer_experiments import console
 from fer_experiments.errors import TrackingError
 from fer_experiments.tracking.delivery import MlflowDelivery
 from fer_experiments.tracking.journal import Journal
@@ -113,3 +116,30 @@ def test_each_kind_of_event_that_fails_stays_pending(
             MlflowDelivery(journal).deliver_now()
         assert journal.delivered == 1, event
         journal.remove()
+
+
+def test_output_is_left_alone_while_a_model_is_delivered(
+    fresh_store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from fer_experiments.data.prepared import prepare
+    from fer_experiments.models import classifier
+    from fer_experiments.recipes import resolve
+    from fer_experiments.tracking.opening import open_run
+
+    console.load_keras()
+    config = resolve("demo", {"backbone": "tiny", "synthetic_count": 70})
+    prepared = prepare(config.data)
+    model = classifier.build(config.model, image_size=prepared.image_size, classes=7, seed=0)
+    ours = sys.stdout
+    lines = 0
+    capfd.readouterr()
+    with open_run("train", "tiny") as writer:
+        writer.model(model, config=config, prepared=prepared)
+        while writer.journal.pending:  # the delivery's own thread is at it
+            assert sys.stdout is ours
+            console.say("a line of the command")
+            lines += 1
+            time.sleep(0.01)
+    assert MlflowClient().get_run(writer.run_id).data.tags["model_uri"]
+    out = capfd.readouterr().out
+    assert out == "a line of the command\n" * lines
