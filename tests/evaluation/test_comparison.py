@@ -192,6 +192,17 @@ def test_models_are_equivalent_only_by_a_delta_that_was_given() -> None:
             pairs({"a": a, "b": b}, LABELS, classes=C, delta=wrong)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "same"),
+    [(-0.01, 0.01, True), (0.005, 0.015, True), (-0.03, 0.01, False), (-0.01, 0.03, False)],
+)
+def test_an_interval_that_reaches_delta_on_either_side_shows_no_equivalence(
+    low: float, high: float, same: bool
+) -> None:
+    difference = Difference(value=(low + high) / 2, low=low, high=high, p=0.5)
+    assert equivalent(difference, 0.02) is same
+
+
 def test_a_difference_may_be_sure_and_small() -> None:
     sure = Difference(value=0.01, low=0.004, high=0.016, p=0.001)
     pair = Pair(
