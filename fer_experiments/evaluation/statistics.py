@@ -43,6 +43,7 @@ LEVEL = 0.95
 SEED = 0
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 EXTRA = 0.5  # images that smoothing adds to a class
+EXTRA_ALONE = 1.0  # the same, where the recall of one class is compared
 SCORES = ("accuracy", "macro_f1", "weighted_f1", "balanced_accuracy")  # of the named classes
 
 
@@ -233,8 +234,9 @@ def _differences(joint: np.ndarray, comparisons: int) -> list[Difference]:
     if not (joint * ~np.eye(C, dtype=bool)).any():  # both name the same class of every image
         return [Difference(value=0.0, low=0.0, high=0.0, p=1.0)] * len(values)
     kinds = _right_or_wrong(C)
-    shares = joint + EXTRA * kinds[:, :, None] * kinds[:, None, :]
-    shares = shares / shares.sum(axis=(1, 2), keepdims=True)  # (C, C, C)
+    extra = np.repeat([EXTRA, EXTRA_ALONE], [len(SCORES), C])[:, None, None, None]
+    shares = joint + extra * kinds[:, :, None] * kinds[:, None, :]
+    shares = shares / shares.sum(axis=(2, 3), keepdims=True)  # (S, C, C, C)
     images = first.sum(axis=1)  # (C,)
 
     # By how much an image of a class, named so by the first and so by the second, moves the

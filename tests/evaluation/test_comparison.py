@@ -69,11 +69,11 @@ def test_intervals_and_p_hold_for_all_pairs_at_once() -> None:
             assert difference.p == pytest.approx(min(1, 3 * alone.differences[name].p))
             assert difference.low < alone.differences[name].low
         one = [d.p for d in alone.recall if d is not None]
-        # Of one class's recall: McNemar's test, with half an image more.
+        # Of one class's recall: McNemar's test, with one image more.
         both = [models[m].argmax(axis=1) == LABELS for m in (pair.first, pair.second)]
         apart = np.bincount(LABELS, weights=both[0] != both[1])
         lead = np.bincount(LABELS, weights=both[0].astype(int) - both[1])
-        z = lead / np.sqrt(SUPPORT * (apart + 0.25) / (SUPPORT + 0.5))
+        z = lead / np.sqrt(SUPPORT * (apart + 0.5) / (SUPPORT + 1))
         expected = 2 * stats.norm.sf(np.abs(z))
         assert one == pytest.approx(np.minimum(1, C * expected))
         several = [d.p for d in pair.comparison.recall if d is not None]
