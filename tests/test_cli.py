@@ -194,7 +194,7 @@ def test_dry_run_counts_what_is_prepared(fer: Fer, fresh_store: Path) -> None:
     made = fer("prepare", *asked)
     assert made.exit_code == 0
     counted = fer("prepare", *asked, "--dry-run").out
-    sizes = next(line for line in made.out.splitlines() if line.startswith("synthetic: "))
+    *_, sizes = [line for line in made.out.splitlines() if line.startswith("synthetic: ")]
     assert sizes.removeprefix("synthetic: ") + " images" in counted.splitlines()
 
 

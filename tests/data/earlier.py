@@ -46,6 +46,7 @@ SOURCES = {
     "three": _files(
         ("train/{c}/{i:06d}.pgm", 5), ("val/{c}/{i:06d}.pgm", 1), ("test/{c}/{i:06d}.pgm", 1)
     ),
+    "extra": _files(("train/images/{c}/{i:06d}.pgm", 5), ("test/images/{c}/{i:06d}.pgm", 2)),
 }
 CSV = "\n".join(
     [
@@ -69,6 +70,7 @@ REQUESTS = [
     ("own", "holdout"),
     ("parts.zip", "holdout"),
     ("three.zip", "holdout"),  # val was taken for test
+    ("extra.zip", "holdout"),  # test was taken for train
     ("fer2013.csv", "official"),
     ("fer2013.csv", "holdout"),
 ]

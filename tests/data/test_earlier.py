@@ -65,11 +65,15 @@ def test_a_folder_comes_to_the_same(source, split, root):
 
 
 @pytest.mark.parametrize("split", ["auto", "given", "holdout"])
-def test_what_was_read_wrongly_is_not_taken_again(split, root):
-    wrong = told_by_then(root / "home", "three.zip", "holdout")
-    assert plan(earlier.config(root, "three.zip", split)).found() is None
-    now = prepare(earlier.config(root, "three.zip", split))
+@pytest.mark.parametrize(
+    ("source", "sizes", "val"),
+    [("three.zip", [35, 7, 7], "val/"), ("extra.zip", [28, 7, 14], "train/")],
+)
+def test_what_was_read_wrongly_is_not_taken_again(source, sizes, val, split, root):
+    wrong = told_by_then(root / "home", source, "holdout")
+    assert plan(earlier.config(root, source, split)).found() is None
+    now = prepare(earlier.config(root, source, split))
     assert now.fingerprint != wrong.fingerprint
-    assert [now.size(name) for name in ("train", "val", "test")] == [35, 7, 7]
-    assert all(name.startswith("val/") for name in now.ids[now.slice("val")])
-    assert now.manifest["val_fraction"] is None
+    assert [now.size(name) for name in ("train", "val", "test")] == sizes
+    assert all(name.startswith(val) for name in now.ids[now.slice("val")])
+    assert (now.manifest["val_fraction"] is None) == (val == "val/")
