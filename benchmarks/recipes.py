@@ -165,7 +165,8 @@ def keep(evaluation_run_ids: tuple[str, ...]) -> None:
             PREDICTIONS / f"{run_id[:8]}.npz",
             allow_pickle=False,
             fingerprint=np.array(tags["dataset_fingerprint"]),
-            **{name: found[name] for name in found if name != "ids"},
+            without_twin=~found["fitted"],
+            **{name: found[name] for name in ("labels", "probabilities", "class_names")},
         )
         click.echo(f"{tags['mlflow.runName']}: {run_id[:8]}")
 

@@ -64,6 +64,12 @@ only_model_option = text_option(
 champion_of_option = text_option(
     "model_name", "registered model whose champion is meant (default: the only one)", longest=250
 )
+all_option = click.option(
+    "--all",
+    "every_form",
+    is_flag=True,
+    help="Every form of a model, earlier ones and test-time variants too.",
+)
 dataset_option = text_option(
     "dataset",
     "a dataset's name, or what it was prepared from",
@@ -288,29 +294,46 @@ def ensemble(run_ids: str, tta: str | None, experiment: str | None) -> None:
 
 
 @cli.command()
+@all_option
+@click.option(
+    "--delta",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Differences of macro-F1 and accuracy below this do not matter: pairs may be equivalent.",
+)
 @dataset_option
 @experiment_option
-def compare(dataset: str | None, experiment: str | None) -> None:
-    """All evaluated models on the same data, side by side."""
+def compare(
+    every_form: bool, delta: float | None, dataset: str | None, experiment: str | None
+) -> None:
+    """All evaluated models on the same data, side by side.
+
+    Each trained model once, in its last form: fine-tuned rather than the head alone, calibrated
+    rather than not.
+    """
     from fer_experiments.stages import compare as stage
 
-    stage.run(dataset=dataset, experiment=experiment)
+    stage.run(dataset=dataset, experiment=experiment, every_form=every_form, delta=delta)
 
 
 @cli.command()
 @text_option("metric", "the score on val that decides (default val/macro_f1)")
 @class_options(Thresholds)
+@all_option
 @model_name_option
 @dataset_option
 @experiment_option
 def register(
     metric: str | None,
+    every_form: bool,
     model_name: str | None,
     dataset: str | None,
     experiment: str | None,
     **thresholds: float | None,
 ) -> None:
-    """Register the best evaluated model; promote it if the gate lets it pass."""
+    """Register the best evaluated model that the gate lets pass, and make it champion.
+
+    If it lets none pass, the best one becomes challenger.
+    """
     wanted: dict[str, Any] = {}
     if metric is not None:
         wanted["metric"] = metric
@@ -322,6 +345,7 @@ def register(
         model_name=model_name,
         dataset=dataset,
         experiment=experiment,
+        every_form=every_form,
         **wanted,
     )
 

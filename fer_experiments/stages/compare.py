@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import mean, stdev
 
 from matplotlib.figure import Figure
@@ -15,24 +16,30 @@ from fer_experiments.evaluation import comparison, figures, galleries, html
 from fer_experiments.evaluation.comparison import Pair
 from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.stages import common
+from fer_experiments.stages.contestants import contestants, left_out
 from fer_experiments.stages.evaluations import Evaluation, Found, evaluations
+from fer_experiments.stages.evaluations import ranked as by_rank
 from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.runs import compare_link, histories
 from fer_experiments.tracking.writer import Writer
 
 HEADER = (
-    "model", "val accuracy", "val macro-F1", "val clean accuracy", "val ECE",
-    "test accuracy", "test macro-F1", "test clean accuracy", "test ECE",
+    "model",
+    "val accuracy", "val macro-F1", "val clean images", "val clean accuracy", "val clean macro-F1",
+    "val ECE",
+    "test accuracy", "test macro-F1", "test clean images", "test clean accuracy",
+    "test clean macro-F1", "test ECE",
     "parameters", "training s", "images/s", "MB",
 )  # fmt: skip
 PAIR_HEADER = (
     "first", "second", "images", "macro-F1 difference", "low", "high", "p",
-    "accuracy difference", "accuracy low", "accuracy high", "accuracy p",
+    "accuracy difference", "accuracy low", "accuracy high", "accuracy p", "why not compared",
 )  # fmt: skip
 FOOTNOTE = (
-    "Intervals are 95 %. A star marks scores on val of a model whose epoch (or temperature) was "
-    "picked on val: they flatter; test does not. Clean: images that the model was not trained on. "
-    "Differences are paired over the same images; their intervals and p hold for all pairs at once "
+    "Ranked by macro-F1 on the clean images of val: those that the model was not trained on. A "
+    "star marks scores on val of a model whose epoch, temperature or the like was chosen on val: "
+    "they flatter; test does not. Intervals are 95 %. Differences are paired over the images that "
+    "neither of the two was trained on; their intervals and p hold for all pairs at once "
     "(Bonferroni)."
 )
 # Verdicts that the terminal and the note show; the tables hold all.
@@ -45,32 +52,42 @@ def run(
     dataset: str | None = None,
     experiment: str | None = None,
     fingerprint: str | None = None,
+    every_form: bool = False,
+    delta: float | None = None,
 ) -> common.StageResult:
-    """Writes and prints the tables and verdicts, and draws what a table does not show."""
+    """Writes and prints the tables and verdicts, and draws what a table does not show.
+
+    Args:
+        dataset: see `evaluations`.
+        experiment: where to write, and the only place to look.
+        fingerprint: the very data, if it is known.
+        every_form: every form of a model; see `contestants`.
+        delta: see `comparison.pairs`.
+    """
     found = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint)
-    ranked = sorted(found.same, key=lambda e: e.metrics["val/macro_f1"], reverse=True)
+    ranked = by_rank(found.same if every_form else contestants(found.same) or found.same)
     best = ranked[0]
     name = f"compare {len(ranked)} on {best.tags['dataset_name']}"
     with open_run("compare", name, experiment=experiment) as writer:
         writer.tags({key: best.tags[key] for key in ("dataset_name", "dataset_fingerprint")})
         # Verdicts rest on test where there is one: no choice was made on it.
         split = "test" if all("test/accuracy" in e.metrics for e in ranked) else "val"
-        paired = _pairs(ranked, split)
+        paired = _pairs(ranked, split, delta)
         class_names = best.predictions(split).class_names
         verdicts = [comparison.verdict(pair, class_names) for pair in paired]
+        if paired and not any(pair.comparison for pair in paired):
+            verdicts.insert(0, f"no pair could be compared on {split}")
         shown = verdicts[:_MOST_VERDICTS]
         if len(verdicts) > len(shown):
             shown.append(f"and {len(verdicts) - len(shown)} more pairs: see {split}_pairs.csv")
         pooled = _pooled(ranked)
-        apart = _apart(found)
+        apart = [*_apart(found), *left_out(found.same, ranked)]
 
         writer.metrics({"models": len(ranked), "best/val_macro_f1": best.metrics["val/macro_f1"]})
         _write_tables(writer, ranked, paired, split)
-        pictures = _draw(writer, ranked, paired, split)
-        seeds = ["", *_markdown(_POOLED_HEADER, pooled)] if pooled else []
         text = [
             *_markdown(HEADER, [_row(e) for e in ranked]),
-            *seeds,
+            *(["", *_markdown(_POOLED_HEADER, pooled)] if pooled else []),
             "",
             *(f"- {line}" for line in shown),
             "",
@@ -79,24 +96,19 @@ def run(
         ]
         writer.text("\n".join([*text, ""]), "comparison.md")
         writer.note("\n".join(text))
-        writer.text(
-            html.page(
-                name,
-                f"Ranked by macro-F1 on val; verdicts from {split}. {FOOTNOTE}",
-                [
-                    html.Section(heading="Models", columns=HEADER, rows=[_row(e) for e in ranked]),
-                    *_pooled_section(pooled),
-                    html.Section(
-                        heading=f"Verdicts on {split}",
-                        points=[*verdicts, *apart],
-                        columns=PAIR_HEADER,
-                        rows=[_pair_row(pair) for pair in paired],
-                    ),
-                    html.Section(heading="Pictures", figures=pictures),
-                ],
+        sections = [
+            html.Section(heading="Models", columns=HEADER, rows=[_row(e) for e in ranked]),
+            *_pooled_section(pooled),
+            html.Section(
+                heading=f"Verdicts on {split}",
+                points=[*verdicts, *apart],
+                columns=PAIR_HEADER,
+                rows=[_pair_row(pair) for pair in paired],
             ),
-            "comparison.html",
-        )
+            html.Section(heading="Pictures", figures=_draw(writer, ranked, paired, split)),
+        ]
+        page = html.page(name, f"Verdicts from {split}. {FOOTNOTE}", sections)
+        writer.text(page, "comparison.html")
         console.table(*_for_terminal(ranked))
         if pooled:
             console.table(_POOLED_HEADER, pooled)
@@ -111,13 +123,27 @@ def run(
     return common.StageResult(run_id=writer.run_id, scores={"models": float(len(ranked))})
 
 
-def _pairs(ranked: Sequence[Evaluation], split: str) -> list[Pair]:
-    said = [e.predictions(split) for e in ranked]
-    return comparison.pairs(
-        {e.label: s.probabilities for e, s in zip(ranked, said, strict=True)},
-        said[0].labels,
-        classes=len(said[0].class_names),
+def _pairs(ranked: Sequence[Evaluation], split: str, delta: float | None) -> list[Pair]:
+    said = {e.label: e.predictions(split) for e in ranked}
+    first = said[ranked[0].label]
+    found = comparison.pairs(
+        {label: s.probabilities for label, s in said.items()},
+        first.labels,
+        classes=len(first.class_names),
+        class_names=first.class_names,
+        usable={label: s.clean for label, s in said.items()},
+        delta=delta,
     )
+    unknown = {e.label: e.overlap_unknown for e in ranked if e.overlap_unknown}
+
+    def told(pair: Pair) -> Pair:
+        for label in (pair.first, pair.second):
+            if label in unknown:
+                why = f"unknown which images {label} was trained on: {unknown[label]}"
+                return replace(pair, not_compared=why)
+        return pair
+
+    return [told(pair) for pair in found]
 
 
 def _row(evaluation: Evaluation) -> list[str]:
@@ -126,13 +152,14 @@ def _row(evaluation: Evaluation) -> list[str]:
 
     def scores(split: str) -> list[str]:
         if f"{split}/accuracy" not in m:
-            return ["–"] * 4
+            return ["–"] * 6
         _, accuracy, macro_f1, ece = evaluation.scores_in_words(split)
-        clean = "–"
-        if f"{split}/clean/accuracy" in m:
-            clean = evaluation.scores_in_words(f"{split}/clean")[1]
         mark = star if split == "val" else ""
-        return [accuracy + mark, macro_f1 + mark, clean + mark, ece]
+        clean = ["unknown" if evaluation.overlap_unknown else "0", "–", "–"]
+        if f"{split}/clean/accuracy" in m:
+            images, *scores, _ = evaluation.scores_in_words(f"{split}/clean")
+            clean = [images, *(score + mark for score in scores)]
+        return [accuracy + mark, macro_f1 + mark, *clean, ece]
 
     def plain(name: str, form: str) -> str:
         return format(m[name], form) if name in m else "–"
@@ -149,8 +176,13 @@ def _row(evaluation: Evaluation) -> list[str]:
 
 
 def _for_terminal(ranked: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
-    """The columns that fit, without those that nobody has."""
-    wanted = [i for i, head in enumerate(HEADER) if "clean" not in head and head != "MB"]
+    """The columns that fit, without those that nobody has; clean ones where they differ."""
+    hidden = {"MB"}
+    for split in ("val", "test"):
+        hidden |= {f"{split} clean images", f"{split} clean accuracy"}
+        if all(e.metrics.get(f"{split}/images_with_twin") == 0 for e in ranked):
+            hidden.add(f"{split} clean macro-F1")
+    wanted = [i for i, head in enumerate(HEADER) if head not in hidden]
     rows = [_row(e) for e in ranked]
     wanted = [i for i in wanted if any(row[i] != "–" for row in rows)]
     return [HEADER[i] for i in wanted], [[row[i] for i in wanted] for row in rows]
@@ -200,7 +232,7 @@ def _pair_row(pair: Pair) -> list[str]:
     cells = [pair.first, pair.second, str(pair.images)]
     for d, form in ((pair.macro_f1, ".4f"), (pair.accuracy, ".4g")):
         cells += ["–"] * 4 if d is None else [*_signed(d), f"{d.p:{form}}"]
-    return cells
+    return [*cells, pair.not_compared or ""]
 
 
 def _signed(difference: Difference) -> list[str]:

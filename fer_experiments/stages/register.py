@@ -1,23 +1,21 @@
-"""`register`: the best model on val becomes a version; the gate decides whether it is champion."""
+"""`register`: the best model on val that passes the gate becomes a version and the champion."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from fer_experiments.config import Thresholds
-from fer_experiments.errors import ConfigError, DataError
-from fer_experiments.evaluation.statistics import Difference
-from fer_experiments.evaluation.statistics import compare as compare_paired
+from fer_experiments.errors import ConfigError, RunError
 from fer_experiments.stages import common, evaluate
-from fer_experiments.stages.evaluations import Evaluation, evaluations, newest_of
+from fer_experiments.stages.contestants import contestants, left_out
+from fer_experiments.stages.evaluations import Evaluation, evaluations, newest_of, ranked
+from fer_experiments.stages.gate import Decision, Verdict, decide, figures, reason, told
 from fer_experiments.stages.selection import check_fits
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.models import describe
 from fer_experiments.tracking.opening import open_run
-from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Reference, Version
+from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Version
 from fer_experiments.tracking.runs import config_of
 from fer_experiments.tracking.writer import Writer
 
@@ -26,18 +24,6 @@ METRICS = tuple(
     f"val/{name}"
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss")
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What became of the candidate, and the numbers that it rests on."""
-
-    candidate: Evaluation
-    champion: Evaluation | None  # as judged on the candidate's val; None: there was none
-    difference: Difference | None  # in the metric, candidate less champion
-    clean: Difference | None  # the same of the images that neither was trained on
-    refusals: list[str]  # why it did not replace the champion
-    shortfalls: list[str]  # what it lacks by itself
 
 
 def check(metric: str) -> None:
@@ -57,8 +43,11 @@ def run(
     dataset: str | None = None,
     experiment: str | None = None,
     fingerprint: str | None = None,
+    every_form: bool = False,
 ) -> common.StageResult:
-    """Registers the best evaluated model and moves the alias that it has earned.
+    """Registers the best evaluated model that passes the gate, and makes it champion.
+
+    Where none passes, the best becomes challenger.
 
     Args:
         metric: a score on val.
@@ -67,74 +56,42 @@ def run(
         dataset: see `compare`; None: the data of the newest evaluation.
         experiment: where to write, and the only place to look.
         fingerprint: the very data, if it is known.
+        every_form: every form of a model is a candidate; see `contestants`.
     """
     asked = thresholds or Thresholds()
     check(metric)
-    same = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint).same
-    best = same[0]
-    for candidate in same[1:]:
-        if registry.is_better(metric, candidate.metrics[metric], best.metrics[metric]):
-            best = candidate
-    name = model_name or registry.registered_name(best.tags["dataset_name"])
-    newcomer = describe(best.tags["model_uri"])
+    found = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint).same
+    order = ranked(found if every_form else contestants(found), metric)
+    if not order:
+        raise RunError(
+            "Expected an evaluated model that is no test-time variant. Found: "
+            f"{', '.join(e.label for e in found)}; evaluate the model itself, or pass --all"
+        )
+    data = {key: order[0].tags[key] for key in ("dataset_name", "dataset_fingerprint")}
+    name = model_name or registry.registered_name(data["dataset_name"])
+    newcomer = describe(order[0].tags["model_uri"])
     check_fits(name, class_names=newcomer.class_names, image_size=newcomer.image_size)
     with (
         registry.one_at_a_time(name),
-        open_run(
-            "register",
-            f"register {name}",
-            experiment=experiment,
-            tags={
-                key: best.tags[key]
-                for key in ("dataset_name", "dataset_fingerprint", "source_run_id", "model_uri")
-            },
-        ) as writer,
+        open_run("register", f"register {name}", experiment=experiment, tags=data) as writer,
     ):
         writer.params({"metric": metric, "model_name": name, **asdict(asked)})
-        reference = registry.reference(name)
-        decision = _decide(best, reference.version, metric, asked, experiment)
-        lines = _settle(name, reference, decision, metric, asked)
-        writer.metrics(_figures(decision, metric))
-        writer.note("\n\n".join(lines))
-        _close(writer, lines, name, refused=bool(decision.refusals))
-    return common.StageResult(run_id=writer.run_id, scores={metric: best.metrics[metric]})
-
-
-def _decide(
-    best: Evaluation,
-    champion: Version | None,
-    metric: str,
-    thresholds: Thresholds,
-    experiment: str | None,
-) -> Decision:
-    shortfalls = registry.shortfalls(best.metrics, thresholds)
-    if champion is None or champion.model_uri == best.tags["model_uri"]:
-        return Decision(
-            candidate=best,
-            champion=None,
-            difference=None,
-            clean=None,
-            refusals=[],
-            shortfalls=shortfalls,
+        decision = decide(
+            order,
+            registry.reference(name),
+            metric,
+            asked,
+            judged=lambda held: _champion_judged(held, order[0], experiment),
         )
-    judged = _champion_judged(champion, best, experiment)
-    difference, clean = _differences(best, judged, metric)
-    refusals = registry.gate(
-        metric,
-        candidate=best.metrics,
-        champion=judged.metrics,
-        difference=difference,
-        clean=clean,
-        thresholds=thresholds,
-    )
-    return Decision(
-        candidate=best,
-        champion=judged,
-        difference=difference,
-        clean=clean,
-        refusals=refusals,
-        shortfalls=shortfalls,
-    )
+        settled = _settle(name, order[0], decision, asked)
+        best = order[0] if settled.verdict is None else settled.verdict.candidate
+        writer.tags({key: best.tags[key] for key in ("source_run_id", "model_uri")})
+        lines = [settled.line, *told(decision, but=settled.verdict), *left_out(found, order)]
+        if settled.verdict is not None:
+            writer.metrics(figures(decision, settled.verdict))
+        writer.note("\n\n".join(lines))
+        _close(writer, lines, name, settled.refused)
+    return common.StageResult(run_id=writer.run_id, scores={metric: best.metrics[metric]})
 
 
 def _champion_judged(champion: Version, best: Evaluation, experiment: str | None) -> Evaluation:
@@ -152,126 +109,85 @@ def _champion_judged(champion: Version, best: Evaluation, experiment: str | None
     return newest_of(judged.run_id)
 
 
-def _differences(
-    best: Evaluation, champion: Evaluation, metric: str
-) -> tuple[Difference, Difference | None]:
-    """Of all val images, and of those that neither was trained on, if there are any."""
-    own, other = best.predictions("val"), champion.predictions("val")
-    if own.ids.tolist() != other.ids.tolist():
-        raise DataError(
-            "Expected candidate and champion to be judged on the same val images in one order. "
-            f"Received: evaluations {best.run.info.run_id} and {champion.run.info.run_id}, whose "
-            "images differ; evaluate both again"
-        )
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What was done."""
 
-    def of(images: np.ndarray) -> Difference:
-        compared = compare_paired(
-            own.labels[images],
-            own.probabilities[images],
-            other.probabilities[images],
-            classes=len(own.class_names),
-        )
-        return compared.differences[metric.removeprefix("val/")]
-
-    clean = own.clean & other.clean
-    return of(np.full(len(clean), True)), of(clean) if clean.any() else None
+    line: str  # what and why
+    verdict: Verdict | None = None  # on the model that is in the line; None: it is the champion
+    refused: int | None = None  # the version that did not become champion
 
 
-def _settle(
-    name: str,
-    reference: Reference,
-    decision: Decision,
-    metric: str,
-    thresholds: Thresholds,
-) -> list[str]:
-    """Registers, moves the alias, and tells in lines what was decided and why."""
-    best = decision.candidate
-    score = f"{metric} {best.metrics[metric]:.4f}"
-    champion = reference.version
-    same = champion is not None and champion.model_uri == best.tags["model_uri"]
-    if champion is not None and same and reference.is_champion:
-        return [f"{best.label} is already champion (version {champion.number}, {score})"]
-    alias = CHALLENGER if decision.refusals else CHAMPION
-    if same:
-        reason = f"champion again: {reference.found}"
-    elif champion is None or decision.champion is None or decision.difference is None:
-        reason = "the first version" if reference.by_fer else reference.found
-        if decision.shortfalls:
-            reason += f", although {' and '.join(decision.shortfalls)}"
-    elif decision.refusals:
-        reason = "; ".join(decision.refusals)
-    else:
-        d = decision.difference
-        reason = (
-            f"better than version {champion.number} "
-            f"({decision.champion.metrics[metric]:.4f}) by {d.value:+.4f}, 95 % interval "
-            f"{d.low:+.4f} to {d.high:+.4f} on the same images"
-        )
-    if champion is not None and not same and not reference.is_champion:
-        reason += f" ({reference.found})"
-    version = registry.version_of(name, best.tags["model_uri"])
+def _settle(name: str, best: Evaluation, decision: Decision, thresholds: Thresholds) -> Settled:
+    """Registers, moves the alias, and tells what was decided and why.
+
+    `best` ranks first, and may be the champion itself.
+    """
+    reference, metric = decision.reference, decision.metric
+    held = reference.version
+    candidate, verdict, alias = best, None, CHAMPION
+    why = f"champion again: {reference.found}"
+    stays = held is not None and held.model_uri == best.tags["model_uri"]
+    if decision.passed is not None or not stays:
+        verdict = decision.passed or decision.verdicts[0]
+        candidate, why = verdict.candidate, reason(decision, verdict)
+        alias = CHAMPION if decision.passed else CHALLENGER
+    score = f"{metric} {candidate.metrics[metric]:.4f} on all images"
+    if held is not None and verdict is None and reference.is_champion:
+        return Settled(line=f"{best.label} is already champion (version {held.number}, {score})")
+    version = registry.version_of(name, candidate.tags["model_uri"])
     holder = registry.alias_holder(name, alias)
     if version is not None and holder is not None and holder.number == version.number:
-        return [f"{best.label} stays {alias} (version {version.number}, {score}): {reason}"]
-    if version is None:
-        version = registry.add_version(
-            name,
-            best.tags["model_uri"],
+        line = f"{candidate.label} stays {alias} (version {version.number}, {score}): {why}"
+    else:
+        if version is None:
+            uri = candidate.tags["model_uri"]
+            version = registry.add_version(name, uri, tags=_version_tags(candidate, metric))
+        registry.describe(version, _model_card(candidate))
+        numbers = {"metric": metric, **asdict(thresholds)}
+        if verdict is not None:
+            numbers |= figures(decision, verdict)
+        registry.set_alias(
+            version,
+            alias,
             tags={
-                **{key: best.tags[key] for key in ("backbone", "recipe", "source_run_id")},
-                "dataset_fingerprint": best.fingerprint,
-                "evaluation_run_id": best.run.info.run_id,
-                **{
-                    score: f"{best.metrics[score]:.6f}"
-                    for score in dict.fromkeys((metric, "val/accuracy", "val/macro_f1"))
-                },
+                "decision": alias,
+                "decision_reason": why,
+                "decision_numbers": json.dumps(numbers),
             },
         )
-    registry.describe(version, _model_card(best))
-    registry.set_alias(
-        version,
-        alias,
-        tags={
-            "decision": alias,
-            "decision_reason": reason,
-            "decision_numbers": json.dumps(
-                {"metric": metric, **asdict(thresholds), **_figures(decision, metric)}
-            ),
+        line = (
+            f"{candidate.label} is version {version.number} of {name}, now {alias} ({score}): {why}"
+        )
+    refused = version.number if alias == CHALLENGER else None
+    return Settled(line=line, verdict=verdict, refused=refused)
+
+
+def _version_tags(candidate: Evaluation, metric: str) -> dict[str, str]:
+    return {
+        **{key: candidate.tags[key] for key in ("backbone", "recipe", "source_run_id")},
+        "dataset_fingerprint": candidate.fingerprint,
+        "evaluation_run_id": candidate.run.info.run_id,
+        **{
+            score: f"{candidate.metrics[score]:.6f}"
+            for score in dict.fromkeys((metric, "val/accuracy", "val/macro_f1"))
         },
-    )
-    return [f"{best.label} is version {version.number} of {name}, now {alias} ({score}): {reason}"]
-
-
-def _figures(decision: Decision, metric: str) -> dict[str, float]:
-    """The numbers behind the decision, as metrics."""
-    plain = metric.replace("/", "_")
-    figures = {f"candidate/{plain}": decision.candidate.metrics[metric]}
-    if decision.champion is not None and decision.difference is not None:
-        figures[f"champion/{plain}"] = decision.champion.metrics[metric]
-        d = decision.difference
-        figures |= {
-            "difference/value": d.value,
-            "difference/low": d.low,
-            "difference/high": d.high,
-            "difference/p": d.p,
-        }
-    if decision.clean is not None:
-        figures["difference/clean"] = decision.clean.value
-    return figures
+    }
 
 
 def _model_card(best: Evaluation) -> str:
-    params = best.run.data.params
+    params, trained = best.run.data.params, describe(best.tags["model_uri"])
     rows = [
         f"{best.label}: {params['backbone']} with weights `{params['weights']}`, "
         f"cut `{params['cut']}`, recipe `{params['recipe']}`, trained on "
-        f"{best.tags['dataset_name']} (dataset `{params['dataset']}`, "
-        f"fingerprint `{best.fingerprint[:16]}`).",
+        f"{trained.dataset_name} (dataset `{trained.config.data.dataset}`, fingerprint "
+        f"`{trained.dataset_fingerprint[:16]}`), judged on {best.tags['dataset_name']} "
+        f"(`{best.fingerprint[:16]}`).",
         "",
         "| | images | accuracy (95 % interval) | macro-F1 (95 % interval) | ECE |",
         "|---|---:|---:|---:|---:|",
     ]
-    twins = [split for split in ("val", "test") if best.metrics.get(f"{split}/images_with_twin")]
+    twins = [s for s in ("val", "test") if best.metrics.get(f"{s}/images_with_twin")]
     for split in ("val", "val/clean", "test", "test/clean"):
         if split.endswith("/clean") and split.removesuffix("/clean") not in twins:
             continue
@@ -280,6 +196,8 @@ def _model_card(best: Evaluation) -> str:
     remarks = [best.val_remark]
     if twins:
         remarks.append("clean: images that the model was not trained on.")
+    if best.overlap_unknown:
+        remarks.append(f"Unknown which of them it was trained on: {best.overlap_unknown}.")
     rows += [
         "",
         " ".join(remarks).strip(),
@@ -296,15 +214,14 @@ def _model_card(best: Evaluation) -> str:
     return "\n".join(rows)
 
 
-def _close(writer: Writer, lines: list[str], name: str, *, refused: bool) -> None:
+def _close(writer: Writer, lines: list[str], name: str, refused: int | None) -> None:
     champion = registry.alias_holder(name, CHAMPION)
-    challenger = registry.alias_holder(name, CHALLENGER)
     lines = [
         *lines,
         f"models:/{name}@{CHAMPION} is version {champion.number if champion else '–'}",
     ]
     following = f"{common.command('predict', model_name=name)} photo.jpg"
-    if refused and challenger is not None:
-        lines.append("to make the challenger champion by hand, past the gate:")
-        following = common.following(writer, "promote", version=challenger.number, model_name=name)
+    if refused is not None:
+        lines.append(f"to make version {refused} champion by hand, past the gate:")
+        following = common.following(writer, "promote", version=refused, model_name=name)
     common.close(writer, lines, following=following)

@@ -66,13 +66,21 @@ def write_images(
     return write_folder(root, files)
 
 
-def log_designed(dataset: Path, row: int, *, confidence: float, **fields: Any) -> str:
-    """Logs model `row` in a train run of its own; returns the run's id.
+def log_designed(
+    dataset: Path,
+    row: int,
+    *,
+    confidence: float,
+    source: str | None = None,
+    **fields: Any,
+) -> str:
+    """Logs model `row` in a run of its own; returns the run's id.
 
     Args:
         dataset: that it is said to be trained on.
         row: of its images, the one that it looks at.
         confidence: probability that it gives to the class that it names.
+        source: the run that it is said to be fine-tuned from; None: it is a train run.
         fields: of its configuration.
     """
     console.quieten()  # MLflow warns of its own type hints when it is imported
@@ -98,15 +106,27 @@ def log_designed(dataset: Path, row: int, *, confidence: float, **fields: Any) -
     kernel = np.zeros((SIDE, SIDE, C), dtype=np.float32)
     kernel[row, range(C), range(C)] = np.log(confidence / (1 - confidence) * (C - 1)) / 255
     model.get_layer("logits").set_weights([kernel.reshape(-1, C)])
-    return log_as_trained(model, config, prepared, name=f"designed {row}")
+    return log_as_trained(model, config, prepared, name=f"designed {row}", source=source)
 
 
 def log_as_trained(
-    model: keras.Model, config: Config, prepared: PreparedDataset, *, name: str, epochs: int = 0
+    model: keras.Model,
+    config: Config,
+    prepared: PreparedDataset,
+    *,
+    name: str,
+    epochs: int = 0,
+    source: str | None = None,
 ) -> str:
-    """Logs a model in a train run that has made up so many epochs; returns the run's id."""
+    """Logs a model in a train run that has made up so many epochs; returns the run's id.
+
+    With `source`, in a finetune run that began with the model of that run.
+    """
     tags = {"backbone": config.model.backbone, "recipe": config.recipe}
-    with open_run("train", name, tags=tags) as writer:
+    if source is not None:
+        tags["source_run_id"] = source
+    stage = "train" if source is None else "finetune"
+    with open_run(stage, name, tags=tags) as writer:
         writer.params({**config.flat(), "dataset_fingerprint": prepared.fingerprint})
         writer.tags({"dataset_fingerprint": prepared.fingerprint, "dataset_name": prepared.name})
         writer.json(config.flat(), "config.json")

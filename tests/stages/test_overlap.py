@@ -1,23 +1,34 @@
 """A model is judged on images that it has not seen, whatever data it is judged on."""
 
+import csv
+import io
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
+import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
 from PIL import Image
 
 from fer_experiments.config import DataConfig
+from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.data.prepared import PreparedDataset, by_fingerprint, prepare
 from fer_experiments.data.synthetic import draw_faces
+from fer_experiments.errors import TrackingError
 from fer_experiments.stages.overlap import overlap
 from fer_experiments.tracking.models import describe
 from fer_experiments.tracking.runs import stored_arrays
 
 from ..conftest import Fer
+from .designed import answers, log_designed, write_images
 
+NAME = "emotion-fer2013"  # what has its file names is called so
 HOLDOUT = ("--split", "holdout", "--val-fraction", "0.4", "--image-size", "48")
 
 
@@ -141,3 +152,187 @@ def test_pictures_are_known_again_in_another_format_and_at_another_size(
     names = [name.removesuffix(".bmp") for name in smaller.ids]
     fitted = np.concatenate([masks.fitted["train"], masks.fitted["val"]])
     np.testing.assert_array_equal(fitted, np.isin(names, sorted(trained_on)))
+
+
+class Rearranged:
+    """A champion, and a newcomer, that were trained on different parts of the same images.
+
+    The champion was trained on so many images of each class of today's val; it knows those by heart
+    and is right on 44 % of the others. The newcomer was trained on today's train and is right on
+    60 %. Each class has 100 images in val.
+    """
+
+    def __init__(self, folder: Path, fer: Fer) -> None:
+        self.folder, self.fer = folder, fer
+
+    def begin(self, known: int, **but: int) -> None:
+        """Makes both, and registers the champion; `but` is the number for single classes."""
+        memory = answers(0.44, seed=0)
+        for i, name in enumerate(FER_CLASSES):
+            memory[i, : but.get(name, known)] = i
+        models = [memory, answers(0.6, seed=1)]
+        twins = {"else": known} | but
+        self.then = write_images(self.folder / "then" / "faces", models, twins=twins)
+        now = write_images(self.folder / "now" / "faces", models)
+        self.today = ("--dataset", now, "--split", "official")
+        self.champion = log_designed(self.then, 0, confidence=0.7)
+        self.newcomer = log_designed(now, 1, confidence=0.6)
+        done(self.fer, "evaluate", "--run-id", self.champion)
+        done(self.fer, "register")
+        self.fer("promote", "--version", "1")  # where the gate would not have it
+        assert self.holder() == self.champion
+
+    def judge(self) -> dict[str, float]:
+        """Evaluates both on today's val; returns the champion's scores."""
+        judged = done(self.fer, "evaluate", "--run-id", self.champion, *self.today)
+        done(self.fer, "evaluate", "--run-id", self.newcomer)
+        return metrics(judged)
+
+    def holder(self) -> str:
+        """The run whose model is champion."""
+        version = MlflowClient().get_model_version_by_alias(NAME, "champion")
+        return str(version.tags["source_run_id"])
+
+
+@pytest.fixture
+def two(own_home: Path, fer: Fer) -> Rearranged:
+    return Rearranged(own_home, fer)
+
+
+def test_gate_and_comparison_rest_on_images_that_neither_model_was_trained_on(
+    two: Rearranged, fer: Fer
+) -> None:
+    two.begin(60)
+    judged = two.judge()
+    assert judged["val/images_with_twin"] == 420
+    assert judged["val/accuracy"] == pytest.approx(0.776, abs=0.03)
+    assert judged["val/clean/accuracy"] == pytest.approx(0.44, abs=0.06)
+
+    compared = fer("compare")
+    assert compared.exit_code == 0, compared.err
+    assert "vgg16 train baseline s1 is better than vgg16 train baseline s0" in compared.out
+    assert "on 280 of 700 images" in compared.out
+    ranking = mlflow.artifacts.load_text(f"runs:/{run_of(compared.out)}/comparison.md")
+    assert ranking.index("baseline s1 |") < ranking.index("baseline s0 |")
+
+    outcome = fer("register")
+    assert "better than version 1" in outcome.out
+    assert "on the 280 val images that neither was trained on" in outcome.out
+    assert two.holder() == two.newcomer
+
+
+@pytest.mark.parametrize(
+    ("known", "but", "why"),
+    [
+        (100, {}, "0 images are left, fewer than 200"),
+        (72, {}, "196 images are left, fewer than 200"),
+        (40, {"disgust": 100}, "no image is left of disgust"),
+    ],
+)
+def test_where_too_few_images_are_left_nobody_is_compared(
+    two: Rearranged, fer: Fer, known: int, but: dict[str, int], why: str
+) -> None:
+    two.begin(known, **but)
+    judged = two.judge()
+    twins = 7 * known + sum(number - known for number in but.values())
+    assert judged["val/images_with_twin"] == twins
+    clean = {name for name in judged if name.startswith("val/clean/")}
+    assert bool(clean) is (twins < 700)
+
+    compared = fer("compare")
+    assert compared.exit_code == 0, compared.err
+    assert "no pair could be compared on val" in compared.out
+    assert why in compared.out
+    text = mlflow.artifacts.load_text(f"runs:/{run_of(compared.out)}/val_pairs.csv")
+    [row] = csv.DictReader(io.StringIO(text))
+    assert row["macro-F1 difference"] == row["accuracy p"] == "–"
+    assert why in row["why not compared"]
+
+    outcome = fer("register")
+    assert outcome.exit_code == 0, outcome.err
+    assert why in outcome.out
+    assert f"next   fer promote --version 2 --model-name {NAME}" in outcome.out
+    assert two.holder() == two.champion
+
+
+def forget_record(run_id: str) -> None:
+    """Makes the model one of an older version, without a record of what it has seen."""
+    client = MlflowClient()
+    model_id = run(run_id).data.tags["model_uri"].removeprefix("models:/")
+    file = Path(local_file_uri_to_path(client.get_logged_model(model_id).artifact_location))
+    described = yaml.safe_load((file / "MLmodel").read_text())
+    del described["metadata"]["seen"]
+    (file / "MLmodel").write_text(yaml.safe_dump(described))
+    kept = Path(local_file_uri_to_path(run(run_id).info.artifact_uri), "dataset")
+    (kept / "pixel_hashes.npz").unlink()
+
+
+def empty_home(two: Rearranged) -> None:
+    """The prepared data and the source of what the champion was trained on are gone."""
+    for folder in Path(os.environ["FER_DATA_HOME"]).glob("fer2013-*"):
+        shutil.rmtree(folder)
+    shutil.rmtree(two.then)
+
+
+def test_what_an_older_model_was_trained_on_is_found_where_it_was_prepared(
+    two: Rearranged,
+) -> None:
+    two.begin(60)
+    forget_record(two.champion)
+    assert two.judge()["val/images_with_twin"] == 420
+
+
+def test_what_a_model_was_trained_on_is_found_with_its_run(two: Rearranged) -> None:
+    two.begin(60)
+    empty_home(two)
+    judged = two.judge()
+    assert judged["val/images_with_twin"] == 420
+    assert judged["val/images_selected_on"] == 700
+
+
+def test_where_nobody_knows_what_a_model_was_trained_on_that_is_said_and_the_gate_refuses(
+    two: Rearranged, fer: Fer
+) -> None:
+    two.begin(60)
+    forget_record(two.champion)
+    empty_home(two)
+    outcome = fer("evaluate", "--run-id", two.champion, *two.today)
+    assert outcome.exit_code == 0, outcome.err
+    assert "overlap unknown, so no score is called clean" in outcome.out
+    judged = metrics(run_of(outcome.out))
+    assert not [n for n in judged if "clean" in n or "twin" in n or "selected" in n]
+    assert "fitted" not in stored_arrays(run_of(outcome.out), "val/probabilities.npz")
+    done(fer, "evaluate", "--run-id", two.newcomer)
+
+    compared = fer("compare")
+    assert "no pair could be compared on val" in compared.out
+    assert "unknown which images vgg16 train baseline s0 was trained on" in compared.out
+    refused = fer("register")
+    assert refused.exit_code == 0, refused.err
+    assert "unknown which val images vgg16 train baseline s0 was trained on" in refused.out
+    assert f"next   fer promote --version 2 --model-name {NAME}" in refused.out
+    assert two.holder() == two.champion
+    assert fer("promote", "--version", "2").exit_code == 0
+    assert two.holder() == two.newcomer
+
+
+def test_a_store_that_is_away_is_not_taken_for_an_unknown_overlap(
+    two: Rearranged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.begin(60)
+    logged = describe(run(two.champion).data.tags["model_uri"])
+    empty_home(two)
+    now = prepare(DataConfig(dataset=str(two.today[1]), split="official", image_size=16))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError, match="cannot be used"):
+        overlap(logged, now, ("val",))
+
+
+def test_members_that_were_trained_on_different_splits_make_no_ensemble(
+    two: Rearranged, fer: Fer
+) -> None:
+    two.begin(60)
+    refused = fer("ensemble", "--run-ids", f"{two.champion},{two.newcomer}")
+    assert refused.exit_code == 2
+    assert "Expected runs that were trained on the same data" in refused.error

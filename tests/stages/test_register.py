@@ -1,6 +1,7 @@
 """Promotion: earned on val, never taken for granted, the same when asked twice."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,19 +89,18 @@ def test_the_gate_knows_which_way_a_metric_points(
     value = SCORES[metric] - champion
     difference = Difference(value=value, low=value - 0.001, high=value + 0.001, p=0.001)
 
-    def refusals(clean: Difference | None) -> list[str]:
+    def refusals(difference: Difference) -> list[str]:
         return registry.gate(
             metric,
             candidate=SCORES,
             champion={**SCORES, metric: champion},
             difference=difference,
-            clean=clean,
             thresholds=Thresholds(),
         )
 
     assert (refusals(difference) == []) is passes
-    assert "every val image also stands in train" in refusals(None)[-1]
-    assert "also stand in train" in refusals(Difference(value=0, low=-1, high=1, p=1))[-1]
+    wide = Difference(value=value, low=value - 1, high=value + 1, p=0.5)
+    assert f"the difference in {metric} may be chance" in refusals(wide)[-1]
 
 
 def test_what_a_model_falls_short_of_is_named() -> None:
@@ -224,7 +224,13 @@ def test_a_gain_on_images_that_also_stand_in_train_does_not_count(
         run_id = log_designed(dataset, row, confidence=0.7)
         assert fer("evaluate", "--run-id", run_id).exit_code == 0
         outcome = fer("register", "--model-name", "emotion-memory")
-    assert "without the images that also stand in train it is not better" in outcome.out
+    # On all images it would be better by points, on those that it was not trained on it is worse.
+    assert "vgg16 train baseline s0 is already champion" in outcome.out
+    assert re.search(
+        r"refused: vgg16 train baseline s1 \(val/macro_f1 0\.5\d+\): val/macro_f1 0\.5\d+ is not "
+        r"better than the champion's 0\.[56]\d+ by 0\.005",
+        outcome.out,
+    )
     champion = MlflowClient().get_model_version_by_alias("emotion-memory", "champion")
     assert int(champion.version) == 1
 
