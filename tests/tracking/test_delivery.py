@@ -122,6 +122,7 @@ def test_output_is_left_alone_while_a_model_is_delivered(
     fresh_store: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from fer_experiments.data.prepared import prepare
+    from fer_experiments.data.seen import by_training
     from fer_experiments.models import classifier
     from fer_experiments.recipes import resolve
     from fer_experiments.tracking.opening import open_run
@@ -134,12 +135,14 @@ def test_output_is_left_alone_while_a_model_is_delivered(
     lines = 0
     capfd.readouterr()
     with open_run("train", "tiny") as writer:
-        writer.model(model, config=config, prepared=prepared)
+        seen = by_training(prepared, config.train)
+        writer.model(model, config=config, prepared=prepared, seen=seen)
         while writer.journal.pending:  # the delivery's own thread is at it
             assert sys.stdout is ours
             console.say("a line of the command")
             lines += 1
             time.sleep(0.01)
+            assert lines < 20_000  # more than three minutes
     assert MlflowClient().get_run(writer.run_id).data.tags["model_uri"]
     out = capfd.readouterr().out
     assert out == "a line of the command\n" * lines
