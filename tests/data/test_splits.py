@@ -121,6 +121,13 @@ def test_holdout_needs_a_val_image_for_each_class():
     says(caught, "val_fraction=0.1", "Received: 12 in all")
 
 
+@pytest.mark.parametrize("split", ["auto", "given", "holdout"])
+def test_a_val_that_is_given_is_val_and_nothing_is_cut_out_of_train(split):
+    parts = ["train"] * 60 + ["val"] * 30 + ["test"] * 10
+    splits = assign(many(parts=parts), DataConfig(split=split))
+    assert splits.tolist() == parts
+
+
 # limit
 
 
