@@ -61,7 +61,7 @@ def test_after_the_champion_was_deleted_the_one_before_it_is_to_be_beaten(
     outcome = fer(*REGISTER, "--min-improvement", "0.9")
     assert outcome.exit_code == 0, outcome.err
     assert "is not better than the champion's" in outcome.out
-    assert f"next   fer promote --version 3 --model-name {NAME}, to make it" in outcome.out
+    assert f"next   fer promote --version 3 --model-name {NAME}\n" in outcome.out
     aliases, versions = state()
     assert aliases == {"challenger": 3}
     assert {number: uri for number, (uri, _) in versions.items()} == {1: weak, 3: strong}
@@ -73,7 +73,7 @@ def test_after_the_champion_was_deleted_the_one_before_it_is_to_be_beaten(
     aliases, versions = state()
     assert aliases == {"champion": 3}
     assert reason in versions[3][1]["decision_reason"]
-    assert f"next   fer predict IMAGE… --model-name {NAME}" in outcome.out
+    assert f"next   fer predict --model-name {NAME} photo.jpg" in outcome.out
 
     # The alias alone is gone: the model itself is the one to beat, and gets it back.
     MlflowClient().delete_registered_model_alias(NAME, "champion")
