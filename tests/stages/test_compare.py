@@ -133,8 +133,17 @@ def test_an_ensemble_is_the_mean_of_its_members_and_a_model_like_any_other(
     said = [stored_arrays(r, "val/probabilities.npz")["probabilities"] for r in (*members, judged)]
     np.testing.assert_allclose(said[-1], np.mean(said[:-1], axis=0), atol=1e-6)
     assert fer("compare").exit_code == 0
-    assert "is now champion" not in fer("register").err
-    assert "vgg16" in fer("registry").out
+    # The ensemble is best, and its probabilities say too little: the next one is champion.
+    outcome = fer("register")
+    scores = [MlflowClient().get_run(r).data.metrics["val/macro_f1"] for r in (*members, judged)]
+    assert scores[3] == max(scores)
+    assert re.search(
+        rf"refused: \S* ?ensemble .*\(val/macro_f1 {scores[3]:.4f}\): val/calibration/ece",
+        outcome.out,
+    )
+    champion = MlflowClient().get_model_version_by_alias("emotion-fer2013", "champion")
+    assert champion.tags["evaluation_run_id"] == members[2]
+    assert re.search(rf"^1 +champion +0\.\d+ +{scores[2]:.4f} ", fer("registry").out, re.M)
 
     assert "2 or more runs" in fer("ensemble", "--run-ids", runs[0]).error
     assert "2 or more runs" in fer("ensemble", "--run-ids", f"{runs[0]},{runs[0]}").error

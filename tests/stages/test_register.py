@@ -146,13 +146,16 @@ def test_only_a_model_that_is_surely_better_and_useful_on_every_class_is_promote
     judged(0, 0.6)
     assert "is already champion" in judged(1, 0.5)  # worse
     out = judged(2, 0.6)  # as good, with other mistakes
-    assert "may be chance" in out or "is already champion" in out
+    assert "s0 is already champion (version 1, " in out
+    assert re.search(r"refused: vgg16 train baseline s2 .* may be chance", out)
+    assert champion() == "1"
     assert "never right on disgust" in judged(4, 0.8)  # better elsewhere
     assert champion() == "1"
     # The best on val is now the one that fails on disgust: the others wait behind it.
     outcome = fer("register", "--model-name", "emotion-designed", "--min-recall", "0")
     assert "better than version 1" in outcome.out
-    assert champion() != "1"
+    version = MlflowClient().get_model_version_by_alias("emotion-designed", "champion")
+    assert MlflowClient().get_run(version.tags["source_run_id"]).data.params["seed"] == "4"
 
 
 def test_a_champion_is_replaced_only_by_a_model_that_is_better_by_enough(
