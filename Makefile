@@ -13,6 +13,7 @@ JOBS := demo train finetune evaluate compare register
 takes_ui := HOST PORT
 takes_test := ARGS
 takes_test-fast := ARGS
+takes_mutants := ARGS
 check_typed = $(if $(filter-out $(takes_$1),$(typed)),$(error `make $1` takes $(or $(takes_$1),no \
   variables). Received: $(filter-out $(takes_$1),$(typed))))
 $(foreach goal,$(filter-out $(JOBS),$(or $(MAKECMDGOALS),help)),$(call check_typed,$(goal)))
@@ -25,7 +26,7 @@ options = $(foreach v,$(filter-out ARGS $(if $(filter ui,$(MAKECMDGOALS)),HOST P
   $(call from_environment,$1),--$(call small,$v) $(call quoted,$v)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check security format train finetune evaluate compare register bench bench-quick faults ui clean
+.PHONY: help demo test test-fast check security format train finetune evaluate compare register bench bench-quick faults mutants ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -90,6 +91,9 @@ bench-quick: $(VENV)/.installed-dev  ## ResNet50's rows in small, about 6 minute
 
 faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, about 60 minutes on 2 cores
 	$(BIN)/python -m benchmarks.faults
+
+mutants: $(VENV)/.installed-dev  ## careless changes: how many the tests notice; goes on where it stopped
+	$(BIN)/python -m benchmarks.mutants $(ARGS)
 
 ui: $(VENV)/.installed  ## MLflow's pages, for this machine only, and links to them; PORT=5001
 	$(BIN)/fer ui --host $(HOST) --port $(PORT)
