@@ -55,8 +55,11 @@ def client(server: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient(server)
 
 
-def mlflow_run(server: str, entry_point: str, **parameters: object) -> subprocess.CompletedProcess:
+def mlflow_run(
+    server: str, entry_point: str, *, run_name: str | None = None, **parameters: object
+) -> subprocess.CompletedProcess:
     given = [text for k, v in parameters.items() for text in ("-P", f"{k}={v}")]
+    given += ["--run-name", run_name] if run_name else []
     return subprocess.run(
         [str(BIN / "mlflow"), "run", str(ROOT), "-e", entry_point, "--env-manager", "local",
          "--experiment-name", "through mlflow run", *given],
@@ -85,6 +88,7 @@ def test_mlflow_run_main_leaves_a_champion_that_serves(
     runs = {run.data.tags["stage"]: run for run in client.search_runs([experiment.experiment_id])}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     main = runs["main"]
+    assert main.info.run_name == "main tiny demo s0"  # in place of the name that MLflow draws
     assert main.data.tags["mlflow.project.entryPoint"] == "main"
     assert main.data.params["recipe"] == "demo"
     assert main.data.params["dataset"] == "synthetic"
@@ -133,11 +137,18 @@ def served_elsewhere(server: str, folder: Path, fingerprint: str) -> np.ndarray:
 
 def test_a_value_typed_in_another_form_does_not_clash(server: str, client: MlflowClient) -> None:
     done = mlflow_run(
-        server, "train", backbone="tiny", learning_rate="3e-4", **{**head_only(), "epochs": "01"}
+        server,
+        "train",
+        backbone="tiny",
+        learning_rate="3e-4",
+        **{**head_only(), "epochs": "01"},
+        run_name="tiny-first-1",
     )
     assert done.returncode == 0, done.stderr[-3000:]
     experiment = client.get_experiment_by_name("through mlflow run")
-    params = client.search_runs([experiment.experiment_id])[0].data.params
+    run = client.search_runs([experiment.experiment_id])[0]
+    assert run.info.run_name == "tiny-first-1"  # as the user named it
+    params = run.data.params
     assert float(params["learning_rate"]) == 3e-4
     assert params["epochs"] == "01"
     assert params["head_units"] == "256"

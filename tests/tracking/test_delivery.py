@@ -118,6 +118,7 @@ def test_each_kind_of_event_that_fails_stays_pending(
         journal.remove()
 
 
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own type hints, as in `fer`
 def test_output_is_left_alone_while_a_model_is_delivered(
     fresh_store: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,12 +138,12 @@ def test_output_is_left_alone_while_a_model_is_delivered(
     with open_run("train", "tiny") as writer:
         seen = by_training(prepared, config.train)
         writer.model(model, config=config, prepared=prepared, seen=seen)
-        while writer.journal.pending:  # the delivery's own thread is at it
+        # The delivery's own thread is at it; where it fails, the end of the run says why.
+        while writer.journal.pending and lines < 6000:
             assert sys.stdout is ours
             console.say("a line of the command")
             lines += 1
             time.sleep(0.01)
-            assert lines < 20_000  # more than three minutes
     assert MlflowClient().get_run(writer.run_id).data.tags["model_uri"]
     out = capfd.readouterr().out
     assert out == "a line of the command\n" * lines
