@@ -15,7 +15,7 @@ from fer_experiments.data.prepared import PreparedDataset
 HASHES = "dataset/pixel_hashes.npz"
 # What val can choose.
 EPOCH, STOP, RATE, TEMPERATURE = "epoch", "last epoch", "learning rate", "temperature"
-UNTOLD = "not recorded"
+UNTOLD = "epoch, perhaps"  # of models without a record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -452,7 +452,7 @@ def _seen_lines(found: Mapping[str, Judged], seen: Overlap) -> list[str]:
         N = judged.report.images
         for images, what in (
             (judged.fitted, "are images that the model was trained on; clean leaves them out"),
-            (judged.selected, "were used to select the model, which flatters a little"),
+            (judged.selected, f"have chosen the model's {seen.chosen}, which flatters a little"),
         ):
             if images is not None and images.any():
                 lines.append(f"{split}: {images.sum():,} of {N:,} images {what}")

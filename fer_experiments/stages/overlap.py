@@ -19,6 +19,7 @@ class Overlap:
 
     fitted: dict[str, np.ndarray] = field(default_factory=dict)  # (N,) bool
     selected: dict[str, np.ndarray] = field(default_factory=dict)  # (N,) bool
+    chosen: str = ""  # what the latter chose of the model
     unknown: str = ""  # why nothing is known; empty where all is
 
 
@@ -52,7 +53,11 @@ def overlap(logged: LoggedModel, prepared: PreparedDataset, splits: Sequence[str
         arrays = [known[fingerprint][split] for fingerprint, split in _distinct(sets)]
         return {s: stands_in(hashes[prepared.slice(s)], arrays) for s in splits}
 
-    return Overlap(fitted=masks(seen.fitted), selected=masks(seen.selected))
+    return Overlap(
+        fitted=masks(seen.fitted),
+        selected=masks(seen.selected),
+        chosen=", ".join(seen.chosen),
+    )
 
 
 def _distinct(sets: Sequence[ImageSet]) -> dict[tuple[str, str], None]:

@@ -16,13 +16,14 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from PIL import Image
 
-from fer_experiments.config import DataConfig
+from fer_experiments.config import Config, DataConfig
 from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.data.prepared import PreparedDataset, by_fingerprint, prepare
+from fer_experiments.data.seen import by_training
 from fer_experiments.data.synthetic import draw_faces
 from fer_experiments.errors import TrackingError
 from fer_experiments.stages.overlap import overlap
-from fer_experiments.tracking.models import describe
+from fer_experiments.tracking.models import LoggedModel, describe
 from fer_experiments.tracking.runs import stored_arrays
 
 from ..conftest import Fer
@@ -336,3 +337,30 @@ def test_members_that_were_trained_on_different_splits_make_no_ensemble(
     refused = fer("ensemble", "--run-ids", f"{two.champion},{two.newcomer}")
     assert refused.exit_code == 2
     assert "Expected runs that were trained on the same data" in refused.error
+
+
+@pytest.mark.slow
+def test_on_the_real_images_the_holdout_is_what_the_official_split_trains_on(
+    shared: Path, fresh_store: Path
+) -> None:
+    archive = str(shared / "fer2013" / "archive.zip")
+    official, holdout = (
+        prepare(DataConfig(dataset=archive, split=split)) for split in ("official", "holdout")
+    )
+    trained = LoggedModel(
+        uri="models:/m-none",
+        class_names=official.class_names,
+        image_size=48,
+        config=Config(),
+        dataset_name=official.name,
+        dataset_fingerprint=official.fingerprint,
+        source_run_id="none",
+        seen=by_training(official, Config().train),
+    )
+    found = overlap(trained, holdout, ("val",))
+    assert (len(found.fitted["val"]), found.fitted["val"].sum()) == (5746, 5746)
+    # Some of them stand in PublicTest, too, which chose the epoch.
+    assert 0 < found.selected["val"].sum() < 280
+    found = overlap(trained, official, ("val", "test"))
+    assert (len(found.fitted["val"]), found.fitted["val"].sum()) == (3589, 280)
+    assert found.selected["val"].all()
