@@ -173,6 +173,7 @@ def test_flipping_at_test_time_stands_beside_the_plain_score_and_can_be_a_model(
     assert "tta to be none, flip" in fer("evaluate", "--run-id", run_id, "--tta", "1").error
 
 
+@pytest.mark.slow
 def test_models_whose_training_run_is_gone_are_still_compared(
     three: Designed, fer: Fer, fresh_store: Path
 ) -> None:

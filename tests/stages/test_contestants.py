@@ -45,6 +45,7 @@ def compared(fer: Fer, *options: str) -> tuple[str, set[str], list[dict[str, str
     return outcome.out, {row["source_run_id"] for row in models}, pairs
 
 
+@pytest.mark.slow
 def test_forms_of_a_model_do_not_enlarge_the_family(
     fresh_store: Path, tmp_path: Path, fer: Fer
 ) -> None:
@@ -194,6 +195,7 @@ def test_where_none_passes_the_best_becomes_challenger_and_every_refusal_is_told
         ({"keep_epoch": "last", "schedule": "plateau"}, "learning rate"),
     ],
 )
+@pytest.mark.slow
 def test_a_star_marks_what_val_has_chosen(
     fresh_store: Path, tmp_path: Path, fer: Fer, fields: dict[str, object], picked: str
 ) -> None:

@@ -110,6 +110,7 @@ def test_images_that_the_model_was_trained_on_are_marked_when_the_split_has_chan
         assert found["val/clean/accuracy"] == pytest.approx(right[~fitted].mean())
 
 
+@pytest.mark.slow
 def test_everything_that_a_model_was_made_from_counts(own_home: Path, fer: Fer) -> None:
     folder = write_faces(own_home / "faces", 100)
     trained = done(fer, *TRAIN, "--dataset", folder, "--keep-epoch", "last")

@@ -226,11 +226,13 @@ def test_a_database_that_did_not_fit_is_made_when_there_is_room(
     filler = disk / "filler"
     filler.write_bytes(bytes(3_900_000))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{disk}/mlflow.db")
-    refused = fer("compare")
+    prepare = ["prepare", "--recipe", "demo", "--synthetic-count", "70"]
+    refused = fer(*prepare)
     assert refused.exit_code == 1
     assert "is full; free some and run again" in refused.error
     assert list(disk.iterdir()) == [filler]
     filler.unlink()
+    assert fer(*prepare).exit_code == 0
     assert "Expected an evaluated run" in fer("compare").error
 
 

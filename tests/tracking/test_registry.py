@@ -85,7 +85,7 @@ def databases(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made['new']}")
-        store.client().search_experiments()
+        store.client(make=True).search_experiments()
         shutil.copy(made["new"], made["three"])
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made['three']}")
         for version in [add(NAME, logged(folder)) for _ in range(3)]:
@@ -670,7 +670,6 @@ def test_the_margin_is_asked_of_the_scores_themselves(
         candidate={**GOOD, metric: candidate},
         champion={**GOOD, metric: champion},
         difference=sure,
-        clean=sure,
         thresholds=Thresholds(min_improvement=margin),
     )
     assert (refusals == []) is passes, refusals
