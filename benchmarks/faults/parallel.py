@@ -84,10 +84,10 @@ def _data_home(place: Place) -> list[str]:
     keys: Counter[str] = Counter()
     for manifest in place.data.glob("features/*/manifest.json"):
         content = json.loads(manifest.read_text())
-        keys[content["key"]["weights"]] += 1
+        keys[content["key"]["graph"]] += 1
         if content["crc32"] != zlib.crc32((manifest.parent / "features.npy").read_bytes()):
             problems.append(f"{manifest.parent.name} is damaged")
     per_tensor = Counter(keys.values())
     if not keys or len(keys) % len(_SEEDS) or len(per_tensor) != 1:
-        problems.append(f"features by weights: {dict(keys)}")
+        problems.append(f"features by graph and weights: {dict(keys)}")
     return problems
