@@ -12,7 +12,7 @@ import json
 import os
 import re
 import socket
-import subprocess
+import subprocess  # nosec B404
 import sys
 import tempfile
 import time
@@ -80,7 +80,7 @@ def serve(host: str, port: int, *, ready: Callable[[], None]) -> None:
         uri = f"sqlite:///{store.database(uri)}"
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     command += ["--workers", "1"]  # one person looks
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # nosec B603 - a list, no shell, our own interpreter
         command,
         # The URI may hold a password, which a command line would show to all.
         env=os.environ | {"MLFLOW_BACKEND_STORE_URI": uri},
