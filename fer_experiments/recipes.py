@@ -62,9 +62,9 @@ def demo(backbone: str) -> Config:
 
         fer main --recipe demo
 
-    Gave 79.0 % (95 % interval 74.0 to 83.2) with VGG16 and 62.3 % (56.7 to 67.6) with ResNet50 on
-    the 300 drawn test faces, of which the most frequent class has 25 %; seed 0, 2 cores. Processors
-    and their kernels round differently: 74.7 % and 61.0 % on one without AVX-512.
+    Gave 77.0 % (95 % interval 71.9 to 81.4) with VGG16 and 65.0 % (59.4 to 70.2) with ResNet50 on
+    the 300 drawn test faces, of which the most frequent class has 25 %; seed 0, 2 cores with
+    AVX-512. Processors and their kernels round differently; README says what others gave.
     """
     return Config().replace(
         dataset="synthetic",
