@@ -5,7 +5,7 @@ from __future__ import annotations
 from fer_experiments import console
 from fer_experiments.data.seen import by_temperature
 from fer_experiments.evaluation.calibration import at_the_end, calibration, fit_temperature
-from fer_experiments.stages import common, evaluate
+from fer_experiments.stages import common, evaluate, selection
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.tracking.models import load
 from fer_experiments.tracking.opening import open_run
@@ -73,7 +73,7 @@ def run(
             "are named as before"
         )
         extreme = at_the_end(temperature)
-        lines = [line, *([extreme] if extreme else []), f"model  {common.answered(logged)}"]
+        lines = [line, *([extreme] if extreme else []), f"model  {selection.answered(logged)}"]
         writer.note("\n\n".join(lines))
         following = common.following(writer, "evaluate", run_id=writer.run_id)
         common.close(writer, lines, following=following)

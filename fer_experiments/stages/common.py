@@ -19,8 +19,6 @@ from fer_experiments.evaluation import figures
 from fer_experiments.models import backbones
 from fer_experiments.models import weights as pretrained
 from fer_experiments.recipes import DEFAULT_RECIPE, resolve
-from fer_experiments.tracking import registry
-from fer_experiments.tracking.models import LoggedModel
 from fer_experiments.tracking.writer import Writer
 
 
@@ -147,19 +145,6 @@ def keep_hashes(writer: Writer, prepared: PreparedDataset) -> None:
     hashes = seen.hashes_of(prepared)
     if hashes is not None:
         writer.arrays(hashes, seen.HASHES)
-
-
-def answered(logged: LoggedModel, held: Sequence[registry.Version] | None = None) -> str:
-    """Which model it is that answers: its address, its versions and aliases, its run.
-
-    `held` are the registered versions that hold it, where they are known.
-    """
-    names = [
-        f"{v.name} version {v.number}" + "".join(f", {alias}" for alias in v.aliases)
-        for v in (registry.holding(logged.uri) if held is None else held)
-    ]
-    versions = f" ({'; '.join(names)})" if names else ""
-    return f"{logged.uri}{versions} of run {logged.source_run_id}"
 
 
 def card(prepared: PreparedDataset) -> str:

@@ -115,7 +115,7 @@ def run(
         cost = ("weights/parameters", "weights/file_megabytes", "time/train_seconds_total")
         trained = source.data.metrics
         writer.metrics({name: trained[name] for name in cost if name in trained})
-        answered = common.answered(logged)
+        answered = selection.answered(logged)
         _describe(writer, config, prepared, reports, seen, answered)
         lines = [*_lines(name, prepared, reports, seen), f"model  {answered}"]
         common.close(writer, lines, following=common.following(writer, "compare"))

@@ -28,7 +28,7 @@ from fer_experiments.data.files import (
 from fer_experiments.data.images import Decoded, decode, to_pixels, white_of
 from fer_experiments.errors import DataError, UsageError, shown
 from fer_experiments.secrets import redact
-from fer_experiments.stages import common
+from fer_experiments.stages import selection
 from fer_experiments.stages.selection import predictor
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.models import LoggedModel, load
@@ -144,7 +144,7 @@ def run(
     return Predictions(
         model=logged,
         versions=tuple(versions),
-        answered=common.answered(logged, versions),
+        answered=selection.answered(logged, versions),
         files=tuple(good),
         probabilities=predict(load(logged), np.stack(pixels)),
         bad=tuple(bad),

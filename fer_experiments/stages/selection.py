@@ -73,3 +73,16 @@ def check_fits(name: str, *, class_names: Sequence[str], image_size: int) -> Non
             f"pixels, as version {found.number} was trained on. Received: "
             f"{', '.join(class_names)} in {image_size} pixels; {way_out}"
         )
+
+
+def answered(logged: LoggedModel, held: Sequence[Version] | None = None) -> str:
+    """Which model it is that answers: its address, its versions and aliases, its run.
+
+    `held` are the registered versions that hold it, where they are known.
+    """
+    names = [
+        f"{v.name} version {v.number}" + "".join(f", {alias}" for alias in v.aliases)
+        for v in (registry.holding(logged.uri) if held is None else held)
+    ]
+    versions = f" ({'; '.join(names)})" if names else ""
+    return f"{logged.uri}{versions} of run {logged.source_run_id}"
