@@ -241,11 +241,6 @@ def holding(model_uri: str) -> list[Version]:
     return [v for name in names for v in versions(name) if (name, v.number) in numbers]
 
 
-def is_better(metric: str, value: float, other: float) -> bool:
-    """Whether `value` is the better score."""
-    return value < other if metric.endswith(_LOWER_IS_BETTER) else value > other
-
-
 def shortfalls(candidate: Mapping[str, float], thresholds: Thresholds) -> list[str]:
     """What a model lacks by itself, judged by its scores on val."""
     found = []
