@@ -215,7 +215,9 @@ def finetune(
 @field_options(DATA_FIELDS, COMPLETIONS)
 @experiment_option
 @text_option(
-    "tta", "test-time augmentation beside the plain scores: none, flip, or N views", longest=20
+    "tta",
+    "test-time augmentation beside the plain scores: none, flip, crops, or N views",
+    longest=20,
 )
 @dry_run_option
 def evaluate(
@@ -283,7 +285,12 @@ def calibrate(
     longest=10_000,
     shell_complete=completion.run_ids(*_WITH_MODEL),
 )
-@text_option("tta", "flip: every member also judges the mirror image (default none)", longest=20)
+@text_option(
+    "tta",
+    "flip: every member also judges the mirror image; crops: five crops and their mirror images "
+    "(default none)",
+    longest=20,
+)
 @experiment_option
 def ensemble(run_ids: str, tta: str | None, experiment: str | None) -> None:
     """Average the probabilities of several runs' models, as one model."""

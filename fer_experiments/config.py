@@ -95,6 +95,13 @@ class ModelConfig(_Checked):
         "backbone: its own preprocess_input; unit: 1/255",
         choices=("backbone", "unit"),
     )
+    crop: int | None = _option(
+        None,
+        "look at a square of this side alone, pixels: the middle of the image to predict, any in "
+        "training",
+        minimum=1,
+        maximum=10_000,
+    )
     input_size: int | None = _option(
         None, "up-sample inside the model to this size, pixels", minimum=32, maximum=512
     )
@@ -295,9 +302,10 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
-        if self.features.cache and self.features.views > 1 and not self.augmentation.changes:
+        changed = self.augmentation.changes or self.model.crop is not None
+        if self.features.cache and self.features.views > 1 and not changed:
             raise ConfigError(
-                "Expected an augmentation (rotation, shift, zoom or flip) for views above 1. "
+                "Expected an augmentation (rotation, shift, zoom, flip or crop) for views above 1. "
                 f"Received: views={self.features.views} with none; pass one, or views=1"
             )
         if self.train.warmup_epochs and self.train.schedule != "cosine":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer_experiments.config import AugmentationConfig
 from fer_experiments.errors import ConfigError
+from fer_experiments.models.crops import Crop, crop_of
 from fer_experiments.models.forward import forward
 
 if TYPE_CHECKING:
@@ -24,12 +26,13 @@ _AUGMENTATION = AugmentationConfig(rotation=10, shift=0.05, zoom=0.05, flip=True
 class Views:
     """Versions of each image whose probabilities are averaged; the image itself is one of them."""
 
-    mirror: bool  # the image and its mirror image, or else
-    count: int  # this many: the image itself and random small changes, drawn alike every time
+    kind: str  # flip: and its mirror image; crops: five crops and their mirror images; random: and
+    # small changes, drawn alike every time
+    count: int
 
 
 def test_time_views(tta: str) -> Views | None:
-    """What `tta` means: `none`, `flip`, or a number of views.
+    """What `tta` means: `none`, `flip`, `crops`, or a number of views.
 
     Raises:
         ConfigError: it is none of them.
@@ -37,11 +40,13 @@ def test_time_views(tta: str) -> Views | None:
     if tta == "none":
         return None
     if tta == "flip":
-        return Views(mirror=True, count=2)
+        return Views(kind="flip", count=2)
+    if tta == "crops":
+        return Views(kind="crops", count=10)
     if tta.isdecimal() and 2 <= int(tta) <= _MOST_VIEWS:
-        return Views(mirror=False, count=int(tta))
+        return Views(kind="random", count=int(tta))
     raise ConfigError(
-        f"Expected tta to be none, flip, or a number of views from 2 to {_MOST_VIEWS}. "
+        f"Expected tta to be none, flip, crops, or a number of views from 2 to {_MOST_VIEWS}. "
         f"Received: tta={tta[:80]}"
     )
 
@@ -56,16 +61,24 @@ def predict(model: keras.Model, images: np.ndarray, *, views: Views | None = Non
 
     Returns:
         (N, C) float32, in the order of `images`.
+
+    Raises:
+        ConfigError: crops are wanted of a model that looks at whole images.
     """
-    changes = [None] if views is None else list(_changes(views))
+    changes = [None] if views is None else list(_changes(views, model))
     by_view = [np.concatenate(list(forward(model, images, change=c))) for c in changes]
     return np.asarray(np.mean(by_view, axis=0, dtype=np.float32))  # (N, C)
 
 
-def _changes(views: Views) -> Iterator[Callable[[np.ndarray], np.ndarray] | None]:
+def _changes(
+    views: Views, model: keras.Model
+) -> Iterator[Callable[[np.ndarray], np.ndarray] | None]:
+    if views.kind == "crops":
+        yield from _ten_crops(model)
+        return
     yield None
-    if views.mirror:
-        yield lambda pixels: np.ascontiguousarray(pixels[:, :, ::-1])
+    if views.kind == "flip":
+        yield _mirrored
         return
     from fer_experiments.models.augmentation import build_layers
 
@@ -78,3 +91,24 @@ def _changes(views: Views) -> Iterator[Callable[[np.ndarray], np.ndarray] | None
             return np.asarray(pixels)
 
         yield change
+
+
+def _mirrored(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+def _ten_crops(model: keras.Model) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    """The five crops of an image and the same five of its mirror image."""
+    crop = crop_of(model)
+    if crop is None:
+        raise ConfigError(
+            "Expected a model that was trained with crop for tta=crops. "
+            "Received: one that looks at whole images"
+        )
+    for place in crop.five:
+        yield partial(crop.moved, place=place)
+        yield partial(_mirrored_and_moved, crop, place)
+
+
+def _mirrored_and_moved(crop: Crop, place: tuple[int, int], pixels: np.ndarray) -> np.ndarray:
+    return crop.moved(_mirrored(pixels), place)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_experiments.config import AugmentationConfig
+from fer_experiments.models.crops import Crop, crop_of
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +37,7 @@ def with_augmentation(model: keras.Model, config: AugmentationConfig, *, seed: i
     """
     import keras
 
-    random_layers = build_layers(config, seed=seed)
+    random_layers = build_layers(config, seed=seed, crop=crop_of(model))
     if not random_layers:
         return Augmented(model=model)
     pixels = keras.Input(model.input_shape[1:], dtype="float32", name="pixels_to_augment")
@@ -71,8 +72,13 @@ def _switch_layer(random_layers: list[keras.layers.Layer]) -> Any:
     return Switch()
 
 
-def build_layers(config: AugmentationConfig, *, seed: int) -> list[keras.layers.Layer]:
-    """The configured random layers, pixels at the border repeated as ImageDataGenerator does."""
+def build_layers(
+    config: AugmentationConfig, *, seed: int, crop: Crop | None = None
+) -> list[keras.layers.Layer]:
+    """The configured random layers, pixels at the border repeated as ImageDataGenerator does.
+
+    For a network that looks at a crop the last one moves another crop to its place.
+    """
     from keras import layers
 
     built: list[keras.layers.Layer] = []
@@ -99,7 +105,9 @@ def build_layers(config: AugmentationConfig, *, seed: int) -> list[keras.layers.
             )
         )
     if 0 < config.num_ops < len(built):
-        return [_some_of(built, config.num_ops, seed=seed + 7)]
+        built = [_some_of(built, config.num_ops, seed=seed + 7)]
+    if crop is not None:
+        built.append(_random_crop(crop, seed=seed + 8))
     return built
 
 
@@ -138,6 +146,35 @@ def _random_affine(most: Mapping[str, float], *, seed: int) -> Any:
             return _sampled(pixels, y, x)
 
     return RandomAffine()
+
+
+def _random_crop(crop: Crop, *, seed: int) -> Any:
+    """Any crop of each image, all equally often, moved to where the network looks."""
+    import keras
+    from keras import ops
+
+    class RandomCrop(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="random_crop")
+            self.generator = keras.random.SeedGenerator(seed)
+
+        def call(self, pixels: Any, training: bool = False) -> Any:
+            if not training:
+                return pixels
+            count, side = ops.shape(pixels)[0], crop.image_size
+
+            def moved() -> Any:  # (B, S) rows or columns that come to stand at 0 … S - 1
+                first = keras.random.randint(
+                    (count, 1), 0, crop.margin + 1, dtype="int32", seed=self.generator
+                )
+                places = ops.expand_dims(ops.arange(side, dtype="int32"), 0)
+                return ops.clip(places + first - crop.middle, 0, side - 1)
+
+            rows, columns = moved(), moved()
+            pixels = ops.take_along_axis(pixels, rows[:, :, None, None], axis=1)
+            return ops.take_along_axis(pixels, columns[:, None, :, None], axis=2)
+
+    return RandomCrop()
 
 
 def _sampled(pixels: Any, y: Any, x: Any) -> Any:

@@ -1,7 +1,7 @@
 """Raw pixels to probabilities: one flat Keras graph of built-in layers.
 
-    pixels (N, H, W, 1) float32 0–255 -> three channels -> [up-sampling] -> input scaling
-           -> backbone up to the cut -> head -> logits -> softmax (N, C) float32
+    pixels (N, H, W, 1) float32 0–255 -> [middle crop] -> three channels -> [up-sampling]
+           -> input scaling -> backbone up to the cut -> head -> logits -> softmax (N, C) float32
 
 Flat means that the backbone's layers stand in the graph under their own names, so that any inner
 tensor can be reached, and that a saved model loads without custom objects or pickles.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_experiments.config import ModelConfig, per_backbone
 from fer_experiments.errors import ConfigError, shown
+from fer_experiments.models import crops
 from fer_experiments.models import weights as pretrained
 from fer_experiments.models.backbones import Backbone, lookup
 
@@ -132,20 +133,29 @@ def shares_of_rate(model: keras.Model, decay: float) -> dict[str, float]:
 
 
 def _scaled(pixels: Any, config: ModelConfig, row: Backbone, image_size: int) -> Any:
-    """Grey to three channels, up-sampled, in the scale that the backbone (or recipe) wants.
+    """Grey to three channels, cropped, up-sampled, in the scale that the backbone or recipe wants.
 
     In float32 also where the rest runs in lower precision: pixels keep all their grey levels.
     """
     from keras import layers
 
-    x = layers.Concatenate(dtype="float32", name="three_channels")([pixels, pixels, pixels])
-    size = config.input_size or image_size
+    x, shown_size = pixels, image_size
+    if config.crop is not None:
+        if config.crop >= image_size:
+            raise ConfigError(
+                f"Expected crop to be smaller than the images, of {image_size} pixels. "
+                f"Received: crop={config.crop}"
+            )
+        shown_size = config.crop
+        x = layers.CenterCrop(shown_size, shown_size, dtype="float32", name=crops.LAYER)(x)
+    x = layers.Concatenate(dtype="float32", name="three_channels")([x, x, x])
+    size = config.input_size or shown_size
     if size < row.smallest_input:
         raise ConfigError(
             f"Expected images of at least {row.smallest_input} pixels for backbone={row.name}. "
             f"Received: {size}; pass input_size={row.smallest_input} or more"
         )
-    if size != image_size:
+    if size != shown_size:
         x = layers.Resizing(
             size, size, interpolation="bilinear", dtype="float32", name="upsampling"
         )(x)

@@ -20,6 +20,7 @@ from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.models import cuts
+from fer_experiments.models.crops import Crop, crop_of
 from fer_experiments.models.feature_files import (
     ArrayFile,
     Kept,
@@ -141,7 +142,7 @@ def _compute_part(
 ) -> None:
     """One pass over one set of images gives every tensor that is wanted of it."""
     part, config = entries[0].part, entries[0].config
-    change = _view(part, config) if part.view else None
+    change = _view(part, config, crop_of(frozen)) if part.view else None
     with ExitStack() as stack:
         files = [stack.enter_context(ArrayFile.create(entry)) for entry in entries]
         for outputs in forward(frozen, entries[0].images, change=change):
@@ -163,12 +164,12 @@ def _augmenter(batch_size: int) -> str:
     return hashlib.sha256(f"{keras.__version__} {batch_size} ".encode() + code).hexdigest()
 
 
-def _view(part: Part, config: Config) -> Callable[[np.ndarray], np.ndarray]:
+def _view(part: Part, config: Config, crop: Crop | None) -> Callable[[np.ndarray], np.ndarray]:
     """Pixels of a batch to those of this view; the draws follow from data_seed and view alone."""
     from fer_experiments.models.augmentation import build_layers
 
     draw = np.random.SeedSequence([config.data.data_seed, part.view]).generate_state(1)[0]
-    random_layers = build_layers(config.augmentation, seed=int(draw) >> 1)
+    random_layers = build_layers(config.augmentation, seed=int(draw) >> 1, crop=crop)
 
     def change(pixels: np.ndarray) -> np.ndarray:
         for layer in random_layers:

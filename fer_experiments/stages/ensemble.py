@@ -10,12 +10,17 @@ from fer_experiments.config import Config
 from fer_experiments.errors import ConfigError, RunError, shown
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
-from fer_experiments.stages.evaluate import MODEL_STAGES
+from fer_experiments.stages.evaluate import MODEL_STAGES, check_crops
 from fer_experiments.tracking.models import LoggedModel, load, model_of
 from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.runs import get_run
 
-TTA = ("none", "flip")
+TTA = ("none", "flip", "crops")
+_SAID = {
+    "none": "",
+    "flip": ", each on image and mirror image",
+    "crops": ", each on five crops and their mirror images",
+}
 
 
 def run(
@@ -25,16 +30,18 @@ def run(
 
     Args:
         run_ids: finished train, finetune, calibrate or ensemble runs, trained on the same data.
-        tta: `flip`: every member also judges the mirror image; then one run is enough.
+        tta: `flip`: every member also judges the mirror image; `crops`: five crops and their mirror
+            images. With either one run is enough.
         experiment: where to write.
 
     Raises:
-        ConfigError: fewer than two runs without `tta=flip`, one given twice, another `tta`.
+        ConfigError: fewer than two runs without `tta`, one given twice, another `tta`, crops of a
+            model that looks at whole images.
         RunError: a run has no model, or the models were trained on different data.
     """
     if tta not in TTA:
-        raise ConfigError(f"Expected tta to be none or flip. Received: tta={tta[:80]}")
-    least = 1 if tta == "flip" else 2
+        raise ConfigError(f"Expected tta to be none, flip or crops. Received: tta={shown(tta)}")
+    least = 2 if tta == "none" else 1
     runs = [get_run(name, stages=MODEL_STAGES) for name in run_ids] if len(run_ids) >= least else []
     ids = [run.info.run_id for run in runs]
     if not ids or len(set(ids)) < len(ids):
@@ -44,6 +51,8 @@ def run(
         )
     members = [model_of(found) for found in runs]
     _check_alike(members)
+    for member in members:
+        check_crops(tta, member)
     config = _config(members, tta)
     with open_run(
         "ensemble",
@@ -57,7 +66,7 @@ def run(
         console.load_keras()
         from fer_experiments.models.derived import average
 
-        model = average([load(member) for member in members], mirror=tta == "flip")
+        model = average([load(member) for member in members], tta=tta)
         writer.metrics(common.cost_of(runs))
         common.keep_hashes(writer, prepared)
         seen = members[0].seen.joined(*(member.seen for member in members[1:]))
@@ -65,7 +74,7 @@ def run(
         rule = members[0].rule if all(m.rule == members[0].rule for m in members) else None
         writer.model(model, config=config, prepared=prepared, seen=seen, rule=rule)
         names = ", ".join(f"{r.info.run_name} ({r.info.run_id[:8]})" for r in runs)
-        line = f"average of {names}" + (", each on image and mirror image" if tta != "none" else "")
+        line = f"average of {names}{_SAID[tta]}"
         writer.note(line)
         following = common.following(writer, "evaluate", run_id=writer.run_id)
         common.close(writer, [line], following=following)
@@ -90,5 +99,5 @@ def _config(members: Sequence[LoggedModel], tta: str) -> Config:
         for name in ("backbone", "weights", "cut")
     }
     recipe = "+".join(dict.fromkeys(config.recipe for config in configs))
-    flip = " flip" if tta == "flip" else ""
-    return dataclasses.replace(configs[0].replace(**joined), recipe=recipe + flip)
+    views = "" if tta == "none" else f" {tta}"
+    return dataclasses.replace(configs[0].replace(**joined), recipe=recipe + views)

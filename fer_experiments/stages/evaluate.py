@@ -12,7 +12,7 @@ import numpy as np
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
-from fer_experiments.errors import DataError, RunError
+from fer_experiments.errors import ConfigError, DataError, RunError
 from fer_experiments.evaluation import figures, galleries
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.predictions import Views, test_time_views
@@ -63,7 +63,8 @@ def run(
         model_name: the registered model whose champion is judged.
         data: fields of DataConfig that differ from the data that the model was trained on.
         fingerprint: of the prepared data, where it is known.
-        tta: test-time augmentation, reported beside the plain scores: none, flip, or N views.
+        tta: test-time augmentation, reported beside the plain scores: none, flip, crops, or N
+            views.
         experiment: where to write, and the only place to look.
 
     Without any of the first four: the champion of the only registered model, else the newest
@@ -71,7 +72,7 @@ def run(
 
     Raises:
         RunError: there is no such run or model.
-        ConfigError: `tta` is none of the ways.
+        ConfigError: `tta` is none of the ways, or needs a crop that the model does not take.
         DataError: the data has other classes or another image size than the model.
     """
     views = test_time_views(tta)
@@ -82,6 +83,7 @@ def run(
         model_name=model_name,
         experiment=experiment,
     )
+    check_crops(tta, logged)
     config = with_data(logged.config, data or {})
     if data:
         common.check_source(config)
@@ -183,6 +185,19 @@ class Judged:
     probabilities: np.ndarray  # (N, C)
     fitted: np.ndarray | None  # (N,) bool: which images it was trained on; None: unknown
     selected: np.ndarray | None  # (N,) bool: which of them chose its epoch, temperature or the like
+
+
+def check_crops(tta: str, logged: LoggedModel) -> None:
+    """That a model whose crops are to be judged takes crops at all.
+
+    Raises:
+        ConfigError: it looks at whole images.
+    """
+    if tta == "crops" and logged.config.model.crop is None:
+        raise ConfigError(
+            f"Expected a model that was trained with crop for tta=crops. Received: {logged.uri}, "
+            "which looks at whole images; train with --crop 44, or pass tta=flip"
+        )
 
 
 def judge(

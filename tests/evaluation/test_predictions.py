@@ -54,5 +54,27 @@ def test_views_are_drawn_alike_every_time(seen: keras.Model) -> None:
 
 @pytest.mark.parametrize("tta", ["1", "101", "-2", "mirror", "", "2.0"])
 def test_other_views_are_refused(tta: str) -> None:
-    with pytest.raises(ConfigError, match=f"none, flip, or a number.*Received: tta={tta}"):
+    with pytest.raises(ConfigError, match=f"none, flip, crops, or a number.*Received: tta={tta}"):
         test_time_views(tta)
+
+
+def test_ten_crops_are_five_places_and_the_same_five_of_the_mirror_image() -> None:
+    pixels = keras.Input((48, 48, 1))
+    cropped = keras.layers.CenterCrop(44, 44, name="crop")(pixels)
+    model = keras.Model(pixels, keras.layers.Flatten()(cropped))
+    found = shown_crops(predict(model, IMAGES, views=test_time_views("crops")))
+    expected = [
+        side[:, top : top + 44, left : left + 44].astype(np.float64)
+        for side in (IMAGES, IMAGES[:, :, ::-1])
+        for top, left in ((2, 2), (0, 0), (0, 4), (4, 0), (4, 4))
+    ]
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-4)
+
+
+def shown_crops(flat: np.ndarray) -> np.ndarray:
+    return flat.reshape(len(IMAGES), 44, 44)
+
+
+def test_a_model_that_looks_at_whole_images_has_no_crops(seen: keras.Model) -> None:
+    with pytest.raises(ConfigError, match="trained with crop for tta=crops"):
+        shown(seen, "crops")

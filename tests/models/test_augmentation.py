@@ -8,6 +8,7 @@ import pytest
 
 from fer_experiments.config import AugmentationConfig
 from fer_experiments.models.augmentation import build_layers
+from fer_experiments.models.crops import Crop
 
 GREY = np.full((200, 48, 48, 1), 100.0, dtype=np.float32)
 # Of a grey image, brightness gives one grey level, erasing leaves most pixels as they were.
@@ -87,3 +88,26 @@ def test_moves_are_one_change_unless_each_image_gets_some_of_them() -> None:
     moves = {"rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": False}
     assert len(build_layers(AugmentationConfig(**moves), seed=0)) == 1
     assert len(build_layers(AugmentationConfig(**moves, num_ops=3), seed=0)) == 3
+
+
+def test_a_random_crop_takes_every_place_equally_often_and_leaves_its_pixels() -> None:
+    """Each pixel of these images says where it stood."""
+    rows, columns = np.meshgrid(np.arange(48), np.arange(48), indexing="ij")
+    places = np.stack([rows * 48 + columns] * 2_000)[..., np.newaxis].astype(np.float32)
+    off = AugmentationConfig(rotation=0, shift=0, flip=False)
+    (layer,) = build_layers(off, seed=0, crop=Crop(image_size=48, size=43))
+    seen = keras.ops.convert_to_numpy(layer(places, training=True))[:, 2:45, 2:45, 0]
+    first = seen[:, 0, 0].astype(int)
+    tops, lefts = np.divmod(first, 48)
+    for image, top, left in zip(seen[:50], tops, lefts, strict=False):
+        np.testing.assert_array_equal(image, places[0, top : top + 43, left : left + 43, 0])
+    counts = np.bincount(tops * 6 + lefts, minlength=36)
+    assert len(counts) == 36
+    # 2,000 draws in 36 places: chi-square of 35 degrees of freedom, 99.9 % of them below 66.6.
+    assert ((counts - 2_000 / 36) ** 2 / (2_000 / 36)).sum() < 66.6
+
+
+def test_a_random_crop_stands_still_outside_training() -> None:
+    off = AugmentationConfig(rotation=0, shift=0, flip=False)
+    (layer,) = build_layers(off, seed=0, crop=Crop(image_size=48, size=44))
+    np.testing.assert_array_equal(layer(GREY, training=False), GREY)

@@ -135,6 +135,25 @@ def test_up_sampling_happens_inside_the_model() -> None:
     assert model.get_layer("backbone_input").output.shape == (None, 96, 96, 3)
 
 
+def test_the_middle_crop_is_all_that_the_backbone_sees() -> None:
+    model = build(backbone="tiny", crop=44, input_scaling="unit")
+    assert model.input_shape == (None, 48, 48, 1)
+    seen = keras.Model(model.input, model.get_layer("backbone_input").output)
+    expected = np.repeat(PIXELS[:, 2:46, 2:46], 3, axis=3) / 255
+    np.testing.assert_allclose(np.array(seen(PIXELS)), expected, atol=1e-6)
+
+
+def test_a_crop_is_up_sampled_to_the_input_size() -> None:
+    model = build(backbone="tiny", crop=44, input_size=96)
+    assert model.get_layer("backbone_input").output.shape == (None, 96, 96, 3)
+
+
+@pytest.mark.parametrize("crop", [48, 60])
+def test_a_crop_is_smaller_than_the_image(crop: int) -> None:
+    with pytest.raises(ConfigError, match=f"smaller than the images, of 48 .*crop={crop}"):
+        build(backbone="tiny", crop=crop)
+
+
 def test_up_sampling_is_bilinear() -> None:
     """48 to 96 pixels: each new pixel lies a quarter off an old one, between two of them."""
     model = build(backbone="tiny", input_size=96, input_scaling="unit")
@@ -184,7 +203,7 @@ def test_models_of_before_whose_logits_are_bfloat16_still_work(tmp_path: Path) -
     np.testing.assert_allclose(behind, expected, atol=1e-5)
     warm = derived.with_temperature(older, 2.0).predict(PIXELS, verbose=0)
     np.testing.assert_array_equal(warm.argmax(axis=1), expected.argmax(axis=1))
-    both = derived.average([older, build(**changes)], mirror=True).predict(PIXELS, verbose=0)
+    both = derived.average([older, build(**changes)], tta="flip").predict(PIXELS, verbose=0)
     np.testing.assert_allclose(both.sum(axis=1), 1, atol=1e-5)
     assert classifier.unfreeze(older, 4, train_batchnorm=False) == ["block2_0_conv"]
 

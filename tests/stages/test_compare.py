@@ -192,3 +192,23 @@ def test_models_whose_training_run_is_gone_are_still_compared(
     outcome = fer("compare")
     assert outcome.exit_code == 0, outcome.err
     assert "vgg16 train baseline s2 is better than vgg16 train baseline s0" in outcome.out
+
+
+def test_ten_crops_stand_beside_the_plain_score_and_can_be_a_model(
+    three: Designed, fer: Fer
+) -> None:
+    outcome = fer("train", "--backbone", "tiny", *QUICK[:6], "--crop", "44")
+    assert outcome.exit_code == 0, outcome.err
+    cropped = evaluated(fer, run_of(outcome.out), "--tta", "crops")
+    beside = MlflowClient().get_run(cropped).data.metrics
+    assert beside["val/tta/log_loss"] != beside["val/log_loss"]
+
+    outcome = fer("ensemble", "--run-ids", run_of(outcome.out), "--tta", "crops")
+    joined = MlflowClient().get_run(evaluated(fer, run_of(outcome.out))).data.metrics
+    assert joined["val/log_loss"] == pytest.approx(beside["val/tta/log_loss"], abs=1e-5)
+
+    whole = three(0, 0.8)
+    for command in (("evaluate", "--run-id"), ("ensemble", "--run-ids")):
+        refused = fer(*command, whole, "--tta", "crops")
+        assert refused.exit_code == 2
+        assert "trained with crop for tta=crops" in refused.error

@@ -488,6 +488,21 @@ def _(world: World, value: str | int) -> None:
     assert before_backbone(given).output.shape[1:] == (side, side, 3)
 
 
+@case("crop", "none", 40)
+def _(world: World, value: str | int) -> None:
+    """The backbone sees the middle, and in training something else stands there."""
+    network = world.train(crop=value).network
+    if value == "none":
+        assert "augmentation" not in [layer.name for layer in network.layers]
+        return
+    faces = np.random.default_rng(0).uniform(0, 255, (20, 48, 48, 1)).astype(np.float32)
+    inner = network.get_layer("tiny")
+    seen = keras.Model(inner.input, inner.get_layer("backbone_input").output)
+    assert seen.output.shape[1:] == (40, 40, 3)
+    moved = np.array(network.get_layer("augmentation")(faces, training=True))
+    assert not np.array_equal(moved[:, 4:44, 4:44], faces[:, 4:44, 4:44])
+
+
 @case("head", "flatten", "average")
 def _(world: World, value: str) -> None:
     given = world.train(head=value)
