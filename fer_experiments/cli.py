@@ -439,10 +439,11 @@ def main_(
         for name in names
         for seed in chosen
     ]
-    if dry_run:
-        return _dry_run(configs, ["train", "finetune", "evaluate"])
     from fer_experiments.stages import main as stage
 
+    if dry_run:
+        stage.check(configs, model_name=model_name)
+        return _dry_run(configs, ["train", "finetune", "evaluate"])
     stage.run(configs, experiment=experiment, model_name=model_name)
     return None
 

@@ -18,6 +18,7 @@ import numpy as np
 from fer_experiments.config import DataConfig
 from fer_experiments.data.images import (
     FER_CLASSES,
+    OFFICIAL_NAME,
     LabelledImages,
     PixelRule,
     pixel_hashes,
@@ -70,6 +71,7 @@ class CsvSource:
     files: Files
     member: str
     size: int  # bytes
+    name = OFFICIAL_NAME
 
     @classmethod
     def at(cls, path: Path) -> CsvSource:
@@ -139,7 +141,7 @@ class CsvSource:
             resized += row.pixels.shape != (size, size)
             images[i] = to_pixels(row.pixels, size=size, crop=rule.crop)
         return LabelledImages(
-            name="fer2013",
+            name=self.name,
             images=images,
             hashes=hashes,
             labels=np.array([FER_CLASSES.index(row.label) for row in rows]),

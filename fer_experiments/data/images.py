@@ -16,6 +16,8 @@ from fer_experiments.errors import DataError, first_line, shown
 
 # The seven emotions in label order, as Kaggle's folders sort.
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+# What data with these classes and the challenge's names of files are called.
+OFFICIAL_NAME = "fer2013"
 # A larger image is no photo of a face, and might be made to fill the memory.
 LARGEST_PHOTO = 100_000_000  # pixels
 # What photos come as. Pillow knows more, some of which (EPS) it hands to other programs.

@@ -17,7 +17,13 @@ from fer_experiments.config import DataConfig
 from fer_experiments.data import synthetic
 from fer_experiments.data.challenge_csv import CsvSource
 from fer_experiments.data.files import is_file, is_folder, located
-from fer_experiments.data.images import FER_CLASSES, LabelledImages, PixelRule, pixel_hashes
+from fer_experiments.data.images import (
+    FER_CLASSES,
+    OFFICIAL_NAME,
+    LabelledImages,
+    PixelRule,
+    pixel_hashes,
+)
 from fer_experiments.data.layout import Placed, Reading
 from fer_experiments.data.listing import FolderFiles, TarFiles, ZipFiles
 from fer_experiments.data.tree import TreeSource
@@ -38,6 +44,10 @@ _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 class Source(Protocol):
     """What `prepare` needs of any source."""
+
+    @property
+    def name(self) -> str:
+        """What the dataset will be called, by the names of its files."""
 
     def identity(self) -> dict[str, Any]:
         """What makes this source this source, found without decoding a single image."""
@@ -93,6 +103,7 @@ class SyntheticSource:
 
     size: int
     data_seed: int
+    name = "synthetic"
 
     def identity(self) -> dict[str, Any]:
         """Version of the drawing, number and seed."""
@@ -115,7 +126,7 @@ class SyntheticSource:
             count=self.size, seed=self.data_seed, image_size=config.image_size
         )
         return LabelledImages(
-            name="synthetic",
+            name=self.name,
             images=images,
             hashes=pixel_hashes(images),
             labels=labels,
@@ -128,6 +139,8 @@ class SyntheticSource:
 
 class KaggleSource:
     """The FER-2013 folders on Kaggle, downloaded once by kagglehub into its own cache."""
+
+    name = OFFICIAL_NAME
 
     def identity(self) -> dict[str, Any]:
         """Handle and version: what was prepared once is found again without a network."""

@@ -18,7 +18,7 @@ from fer_experiments.data import layout
 from fer_experiments.data.challenge_csv import CsvSource, is_table
 from fer_experiments.data.decoding import decode_files
 from fer_experiments.data.files import as_text, suffix_of
-from fer_experiments.data.images import FER_CLASSES, LabelledImages, PixelRule
+from fer_experiments.data.images import FER_CLASSES, OFFICIAL_NAME, LabelledImages, PixelRule
 from fer_experiments.data.listing import Files, Listing, TarFiles
 from fer_experiments.errors import DataError, shown
 
@@ -80,6 +80,19 @@ class TreeSource:
             on_empty_class=self.on_empty_class,
         )
 
+    @property
+    def name(self) -> str:
+        """What the dataset will be called, unless odd files are skipped as unreadable."""
+        if self._table is not None:
+            return self._table.name
+        return self._called(self._reading.files)
+
+    def _called(self, files: Iterable[layout.Placed]) -> str:
+        official = self._reading.class_names == FER_CLASSES and all(
+            layout.OFFICIAL_FILE.match(Path(file.path).name) for file in files
+        )
+        return OFFICIAL_NAME if official else _slug(self.files.path)
+
     def reading(self) -> layout.Reading:
         """What the folders mean; nothing is decoded.
 
@@ -123,12 +136,9 @@ class TreeSource:
                 f"Expected readable training images of every class in {self.files.path}. "
                 f"Found: none of {', '.join(sorted(lost))}"
             )
-        official = class_names == FER_CLASSES and all(
-            layout.OFFICIAL_FILE.match(Path(f.path).name) for f in kept
-        )
         index = {name: i for i, name in enumerate(class_names)}
         return LabelledImages(
-            name="fer2013" if official else _slug(self.files.path),
+            name=self._called(kept),
             images=decoded.images,
             hashes=decoded.hashes,
             labels=np.array([index[f.label] for f in kept], dtype=np.int64),

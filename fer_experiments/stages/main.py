@@ -14,7 +14,7 @@ from fer_experiments.stages.selection import check_fits
 from fer_experiments.tracking import pages
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.opening import open_run, resumable
-from fer_experiments.tracking.registry import registered_name
+from fer_experiments.tracking.registry import check_name, registered_name
 from fer_experiments.tracking.runs import stages_of
 
 _SCORES = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
@@ -35,8 +35,8 @@ def run(
         model_name: the registered model; None: `emotion-<dataset name>`.
         resume: the journal of the run that goes on; see `go_on`.
     """
-    for config in configs:
-        common.for_backbone(config)
+    if resume is None:
+        check(configs, model_name=model_name)
     first = configs[0]
     names = list(dict.fromkeys(config.model.backbone for config in configs))
     seeds = list(dict.fromkeys(str(config.train.seed) for config in configs))
@@ -57,6 +57,8 @@ def run(
         split = prepared.manifest["split"]
         writer.params({"split": split, "dataset_fingerprint": prepared.fingerprint})
         configs = [config.replace(split=split) for config in configs]
+        # Again: a run that goes on may find another registry, and what was skipped as unreadable
+        # may have given the dataset its name.
         check_fits(
             model_name or registered_name(prepared.name),
             class_names=prepared.class_names,
@@ -88,6 +90,27 @@ def run(
     return common.StageResult(run_id=writer.run_id, scores=scores)
 
 
+def check(configs: Sequence[Config], *, model_name: str | None = None) -> None:
+    """Refuses at once what could only be refused later; arguments as of `run`.
+
+    Raises:
+        UsageError: unknown backbone, weights or data source; no registered model can have the
+            name, or the one that has it cannot hold models of these data.
+        DataError: the data cannot be read in one way.
+    """
+    for config in configs:
+        common.for_backbone(config)
+    if model_name is not None:
+        check_name(model_name)
+    asked = configs[0].data
+    planned = data.plan(asked)
+    check_fits(
+        model_name or registered_name(planned.source.name),
+        class_names=planned.reading.class_names,
+        image_size=asked.image_size,
+    )
+
+
 def go_on(run_id: str, *, model_name: str | None = None) -> common.StageResult:
     """Goes on with a run that did not finish: stages that are done are skipped, the one that was
     under way goes on from its last epoch.
@@ -97,8 +120,11 @@ def go_on(run_id: str, *, model_name: str | None = None) -> common.StageResult:
         model_name: another registered model than the one that was asked for.
 
     Raises:
+        ConfigError: no registered model can have the name.
         RunError: there is no such run on this machine.
     """
+    if model_name is not None:
+        check_name(model_name)
     journal = resumable(run_id, "main")
     request = journal.start["request"]
     configs = [Config.from_flat(flat) for flat in request["configs"]]

@@ -60,6 +60,8 @@ def run(
     """
     asked = thresholds or Thresholds()
     check(metric)
+    if model_name is not None:
+        registry.check_name(model_name)
     found = evaluations(dataset=dataset, experiment=experiment, fingerprint=fingerprint).same
     order = ranked(found if every_form else contestants(found), metric)
     if not order:

@@ -59,6 +59,8 @@ def check_fits(name: str, *, class_names: Sequence[str], image_size: int) -> Non
         RunError: its versions know other classes or another image size, or another tool made them.
     """
     registry.check_name(name)
+    if not store.exists():
+        return
     found = registry.reference(name).version or registry.newest_version(name)
     if found is None:
         return

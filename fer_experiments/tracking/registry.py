@@ -106,11 +106,14 @@ def check_name(name: str) -> str:
 
     Raises:
         ConfigError: it cannot.
+        RunError: it can, and could not be looked for.
     """
-    if not name.strip() or set("/:") & set(name):
+    if not name.strip() or set("/:") & set(name) or name == "." or name.startswith(".."):
         raise ConfigError(
-            f"Expected model_name to be a name without / and :. Received: {shown(name) or 'none'}"
+            "Expected model_name to be a name without / and :, that is not '.' and does not begin "
+            f"with '..'. Received: {shown(name) or 'none'}"
         )
+    store.quoted(name)
     return name
 
 

@@ -86,7 +86,9 @@ def read(path: Path | str, rule: PixelRule | None = None, **options: object) -> 
     source = open_source(
         config.dataset, synthetic_count=config.synthetic_count, data_seed=config.data_seed
     )
-    return source.read(config, rule or PixelRule())
+    data = source.read(config, rule or PixelRule())
+    assert data.bad or data.name == source.name  # what it will be called is known before
+    return data
 
 
 def content(data: LabelledImages) -> list[tuple[str, str, bytes]]:

@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.config import Config, Thresholds
@@ -391,10 +392,46 @@ def test_an_unknown_model_address_lists_the_registered_models(
     assert error.endswith("registered models of this suite: emotion-faces")
 
 
-def test_a_name_that_cannot_be_is_refused_before_anything_else(empty: Path) -> None:
-    for name in ("a/b", "a:b", " "):
-        with pytest.raises(FerError, match="a name without / and :"):
-            check_fits(name, class_names=FER_CLASSES, image_size=48)
+@pytest.mark.parametrize("name", ["a/b", "a:b", " ", ".", "..", "..a"])
+def test_a_name_that_cannot_be_is_refused_before_anything_else(name: str, empty: Path) -> None:
+    with pytest.raises(MlflowException, match=r"(?i)name"):
+        MlflowClient().create_registered_model(name)
+    with pytest.raises(FerError, match="a name without / and :"):
+        check_fits(name, class_names=FER_CLASSES, image_size=48)
+
+
+@pytest.mark.parametrize("name", ["a.b", ".a", "a..", "a b", "ä?#%@"])
+def test_a_name_that_can_be_is_not_refused(name: str, empty: Path) -> None:
+    MlflowClient().create_registered_model(name)
+    check_fits(name, class_names=FER_CLASSES, image_size=48)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a/b", "a name without / and :"),
+        ("..", "a name without / and :"),
+        ("a'b\"c", "Expected a name without both kinds of quotes"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("main", "--backbones", "tiny", "--recipe", "demo"),
+        ("main", "--backbones", "tiny", "--recipe", "demo", "--dry-run"),
+        ("main", "--resume", "0123"),
+        ("register",),
+    ],
+    ids=" ".join,
+)
+def test_commands_refuse_such_a_name_at_the_start(
+    command: tuple[str, ...], name: str, why: str, fresh_store: Path, fer: Fer
+) -> None:
+    outcome = fer(*command, "--model-name", name)
+    assert outcome.exit_code == 2
+    assert why in outcome.error
+    assert outcome.out == ""
+    assert list(fresh_store.iterdir()) == []
 
 
 def test_data_that_a_registered_model_cannot_hold_is_refused(
@@ -416,13 +453,18 @@ def test_data_that_a_registered_model_cannot_hold_is_refused(
 
 def test_main_refuses_such_data_before_it_trains(empty: Path, tmp_path: Path, fer: Fer) -> None:
     make_champion(add("emotion-synthetic", logged(tmp_path, classes=("calm", "wild"))))
-    outcome = fer("main", "--backbones", "tiny", "--recipe", "demo", "--synthetic-count", 210)
-    assert outcome.exit_code == 2
-    assert "calm, wild in 48 pixels, as version 1 was trained on" in outcome.err
-    assert "pass --model-name with another name, to main or to register" in outcome.err
-    assert "--resume" not in outcome.out
-    stages = {r.data.tags["stage"] for r in MlflowClient().search_runs(["1"])}
-    assert stages == {"main", "prepare"}
+    add("other", logged(tmp_path, classes=("calm", "wild")))
+    main = ("main", "--backbones", "tiny", "--recipe", "demo", "--synthetic-count", 210)
+    for more in ((), ("--model-name", "other")):
+        refused = [fer(*main, *more), fer(*main, *more, "--dry-run")]
+        for outcome in refused:
+            assert outcome.exit_code == 2
+            assert "calm, wild in 48 pixels, as version 1 was trained on" in outcome.error
+            assert "pass --model-name with another name, to main or to register" in outcome.error
+            assert outcome.out == ""
+        assert refused[0].error == refused[1].error
+    assert MlflowClient().get_experiment_by_name("fer2013") is None  # nothing was begun
+    assert fer(*main, "--model-name", "new", "--dry-run").exit_code == 0
 
 
 @pytest.mark.parametrize("command", ["train", "main"])
