@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python -m benchmarks.gpu train best-crop-vgg16 --out results
     KERAS_BACKEND=jax python -m benchmarks.gpu train best-crop-vgg16 --limit 512 --epochs 1
-    python -m benchmarks.gpu report results
+    python -m benchmarks.gpu report
 
 `train` is `fer train` and `fer finetune` in one process, on PublicTest as val, the last epoch kept,
 so that no choice was made on it. Killed, it goes on after the last epoch that ended. What it leaves
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ class Training:
         return resolve(self.recipe, always | self.changed | more)
 
 
+RESULTS = Path(__file__).with_name("gpu-results")
+
 _CROPPED = {"crop": 44, "cutmix": 1.0}
 # 96 to 44 pixels and AdamW to SGD: what the published results on 48 pixels train with.
 _LONG_SGD = {
@@ -65,6 +67,9 @@ TRAININGS = {
     "best-crop-vgg16": Training(backbone="vgg16", changed=_CROPPED | {"finetune_epochs": 60}),
     "best-crop-resnet50": Training(backbone="resnet50", changed=_CROPPED | {"finetune_epochs": 45}),
     "sgd-vgg16": Training(backbone="vgg16", changed=_LONG_SGD | {"finetune_epochs": 200}),
+    "trial-tiny": Training(
+        backbone="tiny", recipe="demo", changed={"crop": 44, "unfreeze_layers": 0}
+    ),
     "sgd-resnet50": Training(backbone="resnet50", changed=_LONG_SGD | {"finetune_epochs": 100}),
 }
 
@@ -206,7 +211,7 @@ def _predict(model: keras.Model, prepared: PreparedDataset, folder: Path) -> Non
         labels=labels,
         class_names=np.array(prepared.class_names),
         fingerprint=np.array(prepared.fingerprint),
-        **{name: values.astype(np.float32) for name, values in found.items()},
+        **{name: values.astype(np.float16) for name, values in found.items()},
     )
     temporary.replace(folder / "predictions.npz")
 
@@ -246,29 +251,51 @@ def _moved(
 
 
 @main.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-def report(folders: tuple[Path, ...]) -> None:
-    """Prints what the trainings in FOLDERS reached, alone and averaged."""
-    files = sorted(path for folder in folders for path in folder.rglob("predictions.npz"))
-    rows = {}
-    for path in files:
+@click.argument("folder", type=click.Path(exists=True, path_type=Path), default=RESULTS)
+@click.option("--join", "joined", multiple=True, help="A,B: also the average of these")
+def report(folder: Path, joined: tuple[str, ...]) -> None:
+    """Prints what the trainings in FOLDER reached, alone and averaged."""
+    print(table(folder, joined))
+
+
+def table(folder: Path, joined: Sequence[str] = ()) -> str:
+    """A row a training, then one an average; each score with its 95 % interval."""
+    rows: dict[str, dict[str, np.ndarray]] = {}
+    for path in sorted(folder.rglob("predictions.npz")):
         with np.load(path, allow_pickle=False) as file:
             rows[path.parent.name] = dict(file)
-    if len(rows) > 1:
-        first, *others = rows.values()
-        ways = [way for way in first if all(way in other for other in others)]
-        rows["average of these"] = {
-            way: first[way]
-            if first[way].ndim != 2
-            else np.mean([row[way] for row in rows.values()], axis=0)
+    for names in joined:
+        members = [rows[name] for name in names.split(",")]
+        ways = set.intersection(*(set(member) for member in members))
+        rows[" + ".join(names.split(","))] = {
+            way: members[0][way]
+            if members[0][way].ndim != 2
+            else np.mean([member[way].astype(np.float64) for member in members], axis=0)
             for way in ways
         }
-    print("| training | val as it is | mirrored too | ten crops | shifted | turned | scaled |")
-    print("|---|---|---|---|---:|---:|---:|")
+    lines = [
+        "| training | as it is | mirrored too | ten crops | ten crops less as it is "
+        "| shifted | turned | scaled |",
+        "|---|---|---|---|---|---:|---:|---:|",
+    ]
     for name, row in rows.items():
         cells = [_score(row, way) for way in ("none", "flip", "crops")]
+        cells += [_gain(row)]
         cells += [_mean(row, how) for how in ("shift", "turn", "scale")]
-        print(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _gain(row: dict[str, np.ndarray]) -> str:
+    """In points of accuracy, with the p of McNemar's test on the same images."""
+    from fer_experiments.evaluation.comparison import pairs
+
+    if "crops" not in row:
+        return ""
+    models = {way: row[way] for way in ("crops", "none")}
+    [pair] = pairs(models, row["labels"], classes=len(row["class_names"]))
+    found = pair.accuracy
+    return "" if found is None else f"{100 * found.value:+.1f}, p = {found.p:.2g}"
 
 
 def _score(row: dict[str, np.ndarray], way: str) -> str:
@@ -276,7 +303,9 @@ def _score(row: dict[str, np.ndarray], way: str) -> str:
 
     if way not in row:
         return ""
-    found = judge(row[way], row["labels"], row["class_names"].tolist(), split="val").scores()
+    found = judge(
+        row[way].astype(np.float64), row["labels"], row["class_names"].tolist(), split="val"
+    ).scores()
     low, high = (100 * found[f"interval/accuracy_{end}"] for end in ("low", "high"))
     return f"{found['accuracy']:.1%} ({low:.1f}–{high:.1f}), macro-F1 {found['macro_f1']:.3f}"
 

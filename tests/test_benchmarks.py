@@ -1,15 +1,21 @@
 """The recorded measurements are whole, and README tells them as they are."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import recipes
+from benchmarks import gpu, recipes
 from benchmarks.recipes import tables
+from fer_experiments.data.images import FER_CLASSES
 
 from .conftest import ROOT, Job
+from .data.helpers import write_folder
 
 RESULTS = Path(ROOT, "benchmarks", "results.json")
 NAMES = {
@@ -48,6 +54,61 @@ def test_the_accuracy_page_tells_the_runs_that_were_made() -> None:
     page = (ROOT / "docs" / "accuracy.md").read_text()
     for table in tables().values():
         assert table in page
+
+
+def test_the_accuracy_page_tells_the_trainings_without_mlflow() -> None:
+    page = (ROOT / "docs" / "accuracy.md").read_text()
+    joined = re.findall(r"--join (\S+)", page)
+    assert len(joined) == 2
+    assert gpu.table(gpu.RESULTS, joined) in page
+
+
+def test_a_training_without_mlflow_leaves_scores_and_goes_on(tmp_path: Path) -> None:
+    """Its predictions for val, in ten crops and disturbed; what is done is not done again."""
+    faces = tmp_path / "faces"
+    rng = np.random.default_rng(0)
+    files = {
+        f"{part}/{name}/{usage}_{10 * i + n}.png": rng.integers(0, 256, (48, 48), dtype=np.uint8)
+        for part, usage in (("train", "Training"), ("test", "PublicTest"))
+        for i, name in enumerate(FER_CLASSES)
+        for n in range(3)
+    }
+    write_folder(faces, files)
+    command = [
+        sys.executable, "-m", "benchmarks.gpu", "train", "trial-tiny", "--epochs", "1",
+        "--dataset", str(faces), "--weights", "none", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "finetune epoch 2: loss" in first.stdout
+    with np.load(tmp_path / "out" / "trial-tiny-0" / "predictions.npz") as file:
+        found = dict(file)
+    assert found["crops"].shape == found["shift 2 0"].shape == found["none"].shape == (21, 7)
+    assert (
+        "done already"
+        in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    )
+
+
+def test_disturbed_faces_are_moved_by_what_is_said() -> None:
+    image = np.zeros((1, 48, 48), dtype=np.uint8)
+    image[0, 20, 30] = 255
+    found = dict(gpu.disturbed(image))
+    assert found["shift 2 0"][0, 22, 30] == found["shift 0 -2"][0, 20, 28] == 255
+    # A point 3.5 rows above the middle (23.5, 23.5) and 6.5 columns right of it, both ways.
+    for degrees in (10, -10):
+        turn = np.deg2rad(degrees)
+        down, right = -3.5, 6.5
+        expected = (
+            23.5 + down * np.cos(turn) - right * np.sin(turn),
+            23.5 + down * np.sin(turn) + right * np.cos(turn),
+        )
+        weights = found[f"turn {degrees}"][0].astype(float)
+        centre = [
+            (weights.sum(axis=1 - axis) * np.arange(48)).sum() / weights.sum() for axis in (0, 1)
+        ]
+        assert centre == pytest.approx(expected, abs=0.3)
+    rows, columns = np.nonzero(found["scale 1.1"][0])
+    assert (rows.mean(), columns.mean()) == pytest.approx((23.5 - 3.85, 23.5 + 7.15), abs=0.6)
 
 
 @pytest.fixture
