@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -14,11 +15,25 @@ from .conftest import ROOT, process_environment
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
+# What the Makefile takes from the environment.
+TAKEN = {
+    "ARGS", "BACKBONE", "DATASET", "HOST", "MODEL", "PORT", "RECIPE", "RUN_ID", "SEED", "WEIGHTS",
+}  # fmt: skip
+
+
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What `make` would do; nothing is run."""
+    """What `make` would do; nothing is run.
+
+    The tests may run below `make test ARGS=…`, which tells every `make` below it what it was told.
+    """
+    own = {
+        name: value
+        for name, value in process_environment().items()
+        if not name.startswith("MAKE") and name not in {"MFLAGS", *TAKEN}
+    }
     return subprocess.run(
         ["make", "--dry-run", "--no-print-directory", *arguments],
-        cwd=ROOT, env=process_environment(**environment), capture_output=True, text=True,
+        cwd=ROOT, env={**own, **environment}, capture_output=True, text=True,
     )  # fmt: skip
 
 
@@ -97,6 +112,29 @@ def test_documented_names_are_taken_from_the_environment_and_others_are_not() ->
     words = command_of("train", BACKBONE="tiny", HOST="0.0.0.0", EPOCHS="3", MODEL="x")
     assert words == ["train", "--backbone", "tiny"]
     assert pairs(command_of("ui", HOST="0.0.0.0"))["--host"] == "127.0.0.1"
+
+
+def test_a_make_that_started_the_tests_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (["train", "EPOCHS=3"], ["test", "EPOCHS=3"], ["ui"])
+    before = [make(*arguments) for arguments in asked]
+    (tmp_path / "Makefile").write_text("test-fast:\n\t@env -0\n")
+    told = subprocess.run(
+        ["make", "--directory", tmp_path, "--no-print-directory", "test-fast",
+         "ARGS=--durations=60", "SEED=7"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for line in told.split("\0")[:-1]:
+        name, _, value = line.partition("=")
+        if os.environ.get(name) != value:
+            monkeypatch.setenv(name, value)
+    assert os.environ["ARGS"] == "--durations=60"
+    assert "ARGS" in os.environ["MAKEFLAGS"]
+    for arguments, alone in zip(asked, before, strict=True):
+        below = make(*arguments)
+        assert (below.returncode, below.stdout) == (alone.returncode, alone.stdout)
+        assert below.stderr == alone.stderr
 
 
 def test_the_readmes_lines_of_mlflow_run_name_the_experiment() -> None:
