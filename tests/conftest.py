@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 # Some test modules import Keras, which imports JAX where it is, which sets this to 1, and processes
@@ -47,7 +51,43 @@ def process_environment(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables and nothing in them."""
+    import mlflow.store.db.utils as mlflows
+    import sqlalchemy
+
+    path = tmp_path_factory.mktemp("blank") / "mlflow.db"
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    mlflows._initialize_tables(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def quick_databases(blank: Path) -> Iterator[None]:
+    """MLflow's new databases are copies of one: its migrations take more than a second for each."""
+    import mlflow.store.db.utils as mlflows
+    import mlflow.store.model_registry.sqlalchemy_store as registry
+
+    whole = mlflows._initialize_tables
+
+    def copy(engine: Any) -> None:
+        if not engine.url.drivername.startswith("sqlite") or not engine.url.database:
+            return whole(engine)
+        with (
+            closing(sqlite3.connect(blank)) as source,
+            closing(sqlite3.connect(engine.url.database)) as target,
+        ):
+            source.backup(target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflows, "_initialize_tables", copy)
+        patch.setattr(registry, "_initialize_tables", copy)
+        yield
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, quick_databases: None) -> Iterator[Path]:
     """A folder with an MLflow database and a data home that all tests of the session share."""
     import mlflow
 
@@ -80,6 +120,29 @@ def fresh_store(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def empty_store(fresh_store: Path, blank: Path) -> Path:
+    """A store of this test's own that was made already, so that no process has to."""
+    shutil.copyfile(blank, fresh_store / "mlflow.db")
+    return fresh_store
+
+
+@pytest.fixture(scope="module")
+def unpainted() -> Iterator[None]:
+    """Figures are put together and not painted, which is half of an evaluation.
+
+    For tests that look at no figure. What `job` wrote is painted: it is of the whole session.
+    """
+    from matplotlib.figure import Figure
+
+    def save(figure: Figure, file: Any, **options: Any) -> None:
+        Image.new("L", (1, 1)).save(file, format=options.get("format"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 Fer = Callable[..., Outcome]
