@@ -72,12 +72,11 @@ def quick_databases(blank: Path) -> Iterator[None]:
     whole = mlflows._initialize_tables
 
     def copy(engine: Any) -> None:
-        if not engine.url.drivername.startswith("sqlite") or not engine.url.database:
-            return whole(engine)
-        with (
-            closing(sqlite3.connect(blank)) as source,
-            closing(sqlite3.connect(engine.url.database)) as target,
-        ):
+        file = engine.url.database
+        if not file or engine.url.get_backend_name() != "sqlite":
+            whole(engine)
+            return
+        with closing(sqlite3.connect(blank)) as source, closing(sqlite3.connect(file)) as target:
             source.backup(target)
 
     with pytest.MonkeyPatch.context() as patch:
