@@ -109,7 +109,7 @@ def take(evaluation_run_id: str, changed: str, device: str, out: Path) -> None:
     from fer_experiments.tracking.runs import config_of, get_run
 
     evaluation = get_run(evaluation_run_id, stages=("evaluate",))
-    found = get_run(evaluation.data.tags["source_run_id"], stages=("finetune",))
+    found = get_run(evaluation.tags["source_run_id"], stages=("finetune",))
     config = config_of(found)
     line = {
         "table": "",
@@ -120,7 +120,7 @@ def take(evaluation_run_id: str, changed: str, device: str, out: Path) -> None:
         "seed": config.train.seed,
         "device": device,
     }
-    _write(out, line | _found(evaluation_run_id, found.data.metrics["time/train_seconds_total"]))
+    _write(out, line | _found(evaluation_run_id, found.metrics["time/train_seconds_total"]))
 
 
 def _found(evaluation_run_id: str, seconds: float) -> dict[str, Any]:
@@ -128,15 +128,14 @@ def _found(evaluation_run_id: str, seconds: float) -> dict[str, Any]:
     from fer_experiments.tracking.runs import get_run, histories
 
     evaluation = get_run(evaluation_run_id, stages=("evaluate",))
-    run = get_run(evaluation.data.tags["source_run_id"], stages=("finetune",))
+    run = get_run(evaluation.tags["source_run_id"], stages=("finetune",))
     history = [
-        {name: round(value, 4) for name, value in epoch.items()}
-        for epoch in histories(run.info.run_id)
+        {name: round(value, 4) for name, value in epoch.items()} for epoch in histories(run.id)
     ]
-    scores = evaluation.data.metrics
+    scores = evaluation.metrics
     return {
-        "train_run_id": run.data.tags["source_run_id"],
-        "run_id": run.info.run_id,
+        "train_run_id": run.tags["source_run_id"],
+        "run_id": run.id,
         "evaluation_run_id": evaluation_run_id,
         "seconds": round(seconds, 1),
         "scores": {name: round(scores[name], 6) for name in _SCORES if name in scores},
@@ -159,7 +158,7 @@ def keep(evaluation_run_ids: tuple[str, ...]) -> None:
 
     PREDICTIONS.mkdir(exist_ok=True)
     for run_id in evaluation_run_ids:
-        tags = get_run(run_id, stages=("evaluate",)).data.tags
+        tags = get_run(run_id, stages=("evaluate",)).tags
         found = stored_arrays(run_id, "val/probabilities.npz")
         np.savez_compressed(
             PREDICTIONS / f"{run_id[:8]}.npz",

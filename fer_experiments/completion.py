@@ -52,9 +52,9 @@ def run_ids(*stages: str) -> Complete:
             return _in_list(
                 incomplete,
                 [
-                    (run.info.run_id, run.info.run_name)
+                    (run.id, run.name)
                     for run in recent(most=_MOST)
-                    if run.data.tags.get("stage") in stages and run.info.status == "FINISHED"
+                    if run.stage in stages and run.finished
                 ],
             )
         return []

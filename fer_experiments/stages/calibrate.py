@@ -39,7 +39,7 @@ def run(
         "calibrate",
         common.run_name(config, "calibrate"),
         experiment=experiment,
-        tags={"source_run_id": logged.source_run_id},
+        tags={"source_run_id": logged.source_run_id, **common.whose(config)},
     ) as writer:
         prepared = dataset_of(config.data, logged.dataset_fingerprint)
         common.identify(writer, config, prepared)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fer_experiments import console
 from fer_experiments.config import Config, per_backbone
@@ -21,6 +21,9 @@ from fer_experiments.models import weights as pretrained
 from fer_experiments.recipes import DEFAULT_RECIPE, resolve
 from fer_experiments.tracking.writer import Writer
 
+if TYPE_CHECKING:
+    from fer_experiments.tracking.runs import RunRecord
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
@@ -30,13 +33,13 @@ class StageResult:
     scores: dict[str, float]
 
 
-def cost_of(runs: Sequence[Any]) -> dict[str, float]:
+def cost_of(runs: Sequence[RunRecord]) -> dict[str, float]:
     """What the models of these runs took together: parameters, seconds of training."""
     names = ("weights/parameters", "time/train_seconds_total")
     return {
-        name: sum(run.data.metrics[name] for run in runs)
+        name: sum(run.metrics[name] for run in runs)
         for name in names
-        if all(name in run.data.metrics for run in runs)
+        if all(name in run.metrics for run in runs)
     }
 
 
@@ -101,13 +104,21 @@ def run_name(config: Config, stage: str) -> str:
     return f"{config.model.backbone} {stage} {config.recipe} s{config.train.seed}"
 
 
+def whose(config: Config) -> dict[str, str]:
+    """Tags by which a run is found from its first moment on, whatever it is called later."""
+    return {
+        "backbone": config.model.backbone,
+        "recipe": config.recipe,
+        "seed": str(config.train.seed),
+    }
+
+
 def identify(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
     """Params and tags by which a run is found and compared, and the whole configuration."""
     writer.params({**config.flat(), "dataset_fingerprint": prepared.fingerprint})
     writer.tags(
         {
-            "backbone": config.model.backbone,
-            "recipe": config.recipe,
+            **whose(config),
             "dataset_name": prepared.name,
             "dataset_fingerprint": prepared.fingerprint,
         }

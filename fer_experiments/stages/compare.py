@@ -112,9 +112,7 @@ def run(
         console.table(*_for_terminal(ranked))
         if pooled:
             console.table(_POOLED_HEADER, pooled)
-        link = compare_link(
-            [e.run.info.run_id for e in ranked], [e.run.info.experiment_id for e in ranked]
-        )
+        link = compare_link([e.run.id for e in ranked], [e.run.experiment_id for e in ranked])
         common.close(
             writer,
             [*shown, FOOTNOTE, *apart, f"side by side in MLflow: {link}"],
@@ -198,11 +196,11 @@ def _pooled(ranked: Sequence[Evaluation]) -> list[list[str]]:
         families.setdefault(e.family, []).append(e)
     rows = []
     for members in families.values():
-        seeds = sorted({int(e.run.data.params["seed"]) for e in members})
+        seeds = sorted({int(e.run.params["seed"]) for e in members})
         if len(seeds) < 2:
             continue
-        by_age = sorted(members, key=lambda e: e.run.info.start_time)
-        one_each = {e.run.data.params["seed"]: e for e in by_age}.values()  # the newest of each
+        by_age = sorted(members, key=lambda e: e.run.started)
+        one_each = {e.run.params["seed"]: e for e in by_age}.values()  # the newest of each
         for split in ("val", "test"):
             if all(f"{split}/accuracy" in e.metrics for e in one_each):
                 first = next(iter(one_each))
@@ -251,7 +249,7 @@ def _write_tables(
     rows = [
         [
             e.label,
-            e.run.info.run_id,
+            e.run.id,
             e.tags["source_run_id"],
             e.tags["model_uri"],
             e.picked_on_val,

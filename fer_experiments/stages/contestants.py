@@ -9,26 +9,25 @@ question makes it harder to tell an answer from chance.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from fer_experiments.stages.evaluations import Evaluation
-from fer_experiments.tracking.runs import find_run
+from fer_experiments.tracking.runs import RunRecord, find_run
 
 # Tags of evaluations: the run that trained (or averaged) the model, the runs that trained it before
 # that one, and of which model it is a test-time variant.
 TRAINED_TAG, EARLIER_TAG, VARIANT_TAG = "trained_run_id", "earlier_run_ids", "test_time_variant"
 
 
-def tags_of(source: Any) -> dict[str, str]:
+def tags_of(source: RunRecord) -> dict[str, str]:
     """For the evaluation of the model that this run logged."""
-    trained = source.info.run_id
-    run = source
-    if source.data.tags["stage"] == "calibrate":
-        trained = source.data.tags["source_run_id"]
+    trained = source.id
+    run: RunRecord | None = source
+    if source.stage == "calibrate":
+        trained = source.tags["source_run_id"]
         run = find_run(trained)
-    members = "" if run is None else run.data.tags.get("member_run_ids", "")
+    members = "" if run is None else run.tags.get("member_run_ids", "")
     earlier = []
-    while run is not None and (before := run.data.tags.get("source_run_id")):
+    while run is not None and (before := run.tags.get("source_run_id")):
         earlier.append(before)
         run = find_run(before)
     return {

@@ -43,7 +43,7 @@ def run(
         raise ConfigError(f"Expected tta to be none, flip or crops. Received: tta={shown(tta)}")
     least = 2 if tta == "none" else 1
     runs = [get_run(name, stages=MODEL_STAGES) for name in run_ids] if len(run_ids) >= least else []
-    ids = [run.info.run_id for run in runs]
+    ids = [run.id for run in runs]
     if not ids or len(set(ids)) < len(ids):
         raise ConfigError(
             f"Expected run_ids to name {least} or more runs, each once, separated by commas. "
@@ -73,7 +73,7 @@ def run(
         # Members that see photos differently were trained on images that are all square.
         rule = members[0].rule if all(m.rule == members[0].rule for m in members) else None
         writer.model(model, config=config, prepared=prepared, seen=seen, rule=rule)
-        names = ", ".join(f"{r.info.run_name} ({r.info.run_id[:8]})" for r in runs)
+        names = ", ".join(f"{r.name} ({r.id[:8]})" for r in runs)
         line = f"average of {names}{_SAID[tta]}"
         writer.note(line)
         following = common.following(writer, "evaluate", run_id=writer.run_id)

@@ -88,14 +88,15 @@ def run(
     if data:
         common.check_source(config)
     source = get_run(logged.source_run_id, stages=MODEL_STAGES)
-    name = common.run_name(config, f"evaluate {source.data.tags['stage']}")
+    name = common.run_name(config, f"evaluate {source.stage}")
     with open_run(
         "evaluate",
         name,
         experiment=experiment,
         tags={
+            **common.whose(config),
             "source_run_id": logged.source_run_id,
-            "source_stage": source.data.tags["stage"],
+            "source_stage": source.stage,
             "model_uri": logged.uri,
             FORMAT_TAG: str(FORMAT),
             **contestants.tags_of(source),
@@ -111,11 +112,11 @@ def run(
         told = {UNKNOWN_TAG: seen.unknown, CHOSEN_TAG: ", ".join(logged.seen.chosen)}
         writer.tags({tag: text for tag, text in told.items() if text})
         console.load_keras()
-        label = common.run_name(config, source.data.tags["stage"])
+        label = common.run_name(config, source.stage)
         reports = judge(writer, load(logged), prepared, logged, label=label, seen=seen, views=views)
         # After the scores: MLflow's comparison opens on the metric that was logged first.
         cost = ("weights/parameters", "weights/file_megabytes", "time/train_seconds_total")
-        trained = source.data.metrics
+        trained = source.metrics
         writer.metrics({name: trained[name] for name in cost if name in trained})
         answered = selection.answered(logged)
         _describe(writer, config, prepared, reports, seen, answered)
@@ -165,7 +166,7 @@ def choose(
     trained = search("train", experiment=experiment, tags=tags)
     found = tuned + trained
     if backbone:
-        found.sort(key=lambda run: run.info.start_time, reverse=True)
+        found.sort(key=lambda run: run.started, reverse=True)
     if not found:
         of = f" of {backbone}" if backbone else ""
         raise RunError(

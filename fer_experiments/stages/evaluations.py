@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from fer_experiments.config import FIELDS
 from fer_experiments.errors import RunError
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.tracking import store
-from fer_experiments.tracking.runs import get_run, search, stored_arrays
+from fer_experiments.tracking.runs import RunRecord, get_run, search, stored_arrays
 
 # Raised when scores of older evaluations mean something else or lack something.
 FORMAT = 3
@@ -43,18 +43,18 @@ class Predictions:
 class Evaluation:
     """The newest evaluation of one model."""
 
-    run: Any  # mlflow.entities.Run
+    run: RunRecord
     label: str
 
     @property
-    def tags(self) -> dict[str, str]:
+    def tags(self) -> Mapping[str, str]:
         """The run's tags."""
-        return dict(self.run.data.tags)
+        return self.run.tags
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """The run's scores."""
-        return dict(self.run.data.metrics)
+        return self.run.metrics
 
     @property
     def fingerprint(self) -> str:
@@ -89,7 +89,7 @@ class Evaluation:
     @property
     def family(self) -> tuple[Any, ...]:
         """The same for models that differ in `seed` alone."""
-        params = self.run.data.params
+        params = self.run.params
         fields = tuple(params.get(name) for name in FIELDS if name != "seed")
         return (self.tags["backbone"], self.tags["source_stage"], self.tags["recipe"], *fields)
 
@@ -100,7 +100,7 @@ class Evaluation:
     def predictions(self, split: str) -> Predictions:
         """What the model said of the split's images."""
         if split not in self._predictions:
-            stored = stored_arrays(self.run.info.run_id, f"{split}/probabilities.npz")
+            stored = stored_arrays(self.run.id, f"{split}/probabilities.npz")
             self._predictions[split] = Predictions(
                 ids=stored["ids"],
                 labels=stored["labels"],
@@ -159,12 +159,11 @@ def evaluations(
     runs = [
         run
         for run in search("evaluate", experiment=experiment)
-        if dataset is None
-        or dataset in (run.data.tags["dataset_name"], run.data.params.get("dataset"))
+        if dataset is None or dataset in (run.tags["dataset_name"], run.params.get("dataset"))
     ]
-    newest: dict[tuple[str, str], Any] = {}
+    newest: dict[tuple[str, str], RunRecord] = {}
     for run in runs:
-        tags = run.data.tags
+        tags = run.tags
         newest.setdefault((tags["model_uri"], tags["dataset_fingerprint"]), run)
     found = [Evaluation(run, label_of(run)) for run in newest.values()]
     current = [e for e in found if e.tags.get(FORMAT_TAG) == str(FORMAT)]
@@ -203,13 +202,11 @@ def newest_of(run_id: str) -> Evaluation:
     return Evaluation(run, label_of(run))
 
 
-def label_of(run: Any) -> str:
+def label_of(run: RunRecord) -> str:
     """`vgg16 finetune baseline s0`."""
-    tags = run.data.tags
+    tags = run.tags
     stage = tags.get("source_stage", "")
-    return f"{tags['backbone']} {stage} {tags['recipe']} s{run.data.params['seed']}".replace(
-        "  ", " "
-    )
+    return f"{tags['backbone']} {stage} {tags['recipe']} s{run.params['seed']}".replace("  ", " ")
 
 
 def _with_unique_labels(found: Sequence[Evaluation]) -> list[Evaluation]:

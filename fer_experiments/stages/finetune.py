@@ -22,7 +22,7 @@ from fer_experiments.tracking import store
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.models import load, model_of
 from fer_experiments.tracking.opening import open_run, resumable
-from fer_experiments.tracking.runs import config_of, get_run, histories, search
+from fer_experiments.tracking.runs import RunRecord, config_of, get_run, histories, search
 
 # What may differ from the train run; everything else says which train run is meant.
 _OWN_FIELDS = {
@@ -62,11 +62,11 @@ def run(
         "finetune",
         common.run_name(config, "finetune"),
         experiment=experiment,
-        tags={"source_run_id": source.info.run_id},
-        request={"overrides": dict(overrides), "run_id": source.info.run_id},
+        tags={"source_run_id": source.id, **common.whose(config)},
+        request={"overrides": dict(overrides), "run_id": source.id},
         resume=resume,
     ) as writer:
-        prepared = dataset_of(config.data, source.data.tags["dataset_fingerprint"])
+        prepared = dataset_of(config.data, source.tags["dataset_fingerprint"])
         begin(writer, config, prepared)
         console.load_keras()
         from fer_experiments.models import classifier
@@ -78,16 +78,16 @@ def run(
             train_batchnorm=config.finetune.train_batchnorm,
         )
         console.say(
-            f"{common.run_name(config, 'finetune')}: from {source.info.run_name}, unfrozen: "
+            f"{common.run_name(config, 'finetune')}: from {source.name}, unfrozen: "
             + _listed(unfrozen)
         )
         phase = Phase(
             stage="finetune",
             learning_rate=config.finetune.finetune_learning_rate,
             epochs=config.finetune.finetune_epochs,
-            first_epoch=int(histories(source.info.run_id)[-1]["epoch"]) + 1,
+            first_epoch=int(histories(source.id)[-1]["epoch"]) + 1,
             rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
-            seconds_before=source.data.metrics.get("time/train_seconds_total", 0.0),
+            seconds_before=source.metrics.get("time/train_seconds_total", 0.0),
             before=[logged.seen],
         )
         result = fit_and_log(writer, model, config, prepared, phase)
@@ -124,7 +124,7 @@ def plan(
     run_id: str | None = None,
     recipe: str | None = None,
     experiment: str | None = None,
-) -> tuple[Any, Config]:
+) -> tuple[RunRecord, Config]:
     """The run to start from and the configuration of the fine-tuning; see `run`."""
     wanted = {k: v for k, v in overrides.items() if k not in _OWN_FIELDS}
     if "seed" in overrides and run_id is None:
@@ -136,7 +136,7 @@ def plan(
     return source, config_of(source).replace(**own)
 
 
-def _newest(wanted: Mapping[str, Any], experiment: str | None) -> Any:
+def _newest(wanted: Mapping[str, Any], experiment: str | None) -> RunRecord:
     tags = {key: str(wanted[key]) for key in ("backbone", "recipe") if key in wanted}
     # Params are compared as numbers, not as the text that was typed: 1e-4 is 0.0001.
     for found in search("train", experiment=experiment, tags=tags):
@@ -159,7 +159,7 @@ def _differences(wanted: Mapping[str, Any], trained: Config) -> list[str]:
     return [name for name, value in meant.items() if flat[name] != value]
 
 
-def _named(run_id: str, wanted: Mapping[str, Any]) -> Any:
+def _named(run_id: str, wanted: Mapping[str, Any]) -> RunRecord:
     found = get_run(run_id, stages=("train", "finetune"))
     trained = config_of(found)
     for name in _differences(wanted, trained):

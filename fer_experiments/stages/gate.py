@@ -183,7 +183,7 @@ def _against(
     if own.ids.tolist() != its.ids.tolist():
         raise DataError(
             "Expected candidate and champion to be judged on the same val images in one order. "
-            f"Received: evaluations {candidate.run.info.run_id} and {other.run.info.run_id}, "
+            f"Received: evaluations {candidate.run.id} and {other.run.id}, "
             "whose images differ; evaluate both again"
         )
     clean = own.clean & its.clean

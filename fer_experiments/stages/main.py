@@ -15,7 +15,7 @@ from fer_experiments.tracking import pages
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.opening import open_run, resumable
 from fer_experiments.tracking.registry import check_name, registered_name
-from fer_experiments.tracking.runs import stages_of
+from fer_experiments.tracking.runs import RunRecord, stages_of
 
 _SCORES = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
 
@@ -134,53 +134,59 @@ def go_on(run_id: str, *, model_name: str | None = None) -> common.StageResult:
 class _Stages:
     """Runs the stages that an earlier try has not finished."""
 
-    def __init__(self, earlier: Sequence[Any]) -> None:
-        self._earlier = {run.info.run_name: run for run in earlier}
+    def __init__(self, earlier: Sequence[RunRecord]) -> None:
+        # By stage, backbone and seed, the newest of each.
+        self._earlier = {_which(run): run for run in earlier}
 
     def prepare(self, config: Config) -> PreparedDataset:
         """The prepared data."""
-        if self._done(prepare.run_name(config)) is None:
+        if not self._is_done("prepare"):
             return prepare.run(config)
         return data.prepare(config.data)
 
     def backbone(self, config: Config) -> dict[str, float]:
         """Scores of the fine-tuned model."""
-        trained = self._trained(
-            common.run_name(config, "train"), lambda: train.run(config).run_id, train.go_on
-        )
+        trained = self._trained("train", config, lambda: train.run(config).run_id, train.go_on)
         tuned = self._trained(
-            common.run_name(config, "finetune"),
-            lambda: finetune.run({}, run_id=trained).run_id,
-            finetune.go_on,
+            "finetune", config, lambda: finetune.run({}, run_id=trained).run_id, finetune.go_on
         )
-        judged = self._done(common.run_name(config, "evaluate finetune"))
+        judged = self._done("evaluate", config)
         if judged is not None:
-            return dict(judged.data.metrics)
+            return dict(judged.metrics)
         scores = evaluate.run(run_id=tuned).scores
         _free_memory()
         return scores
 
     def once(self, stage: str, start: Callable[[], Any]) -> None:
         """A stage that is there once."""
-        if not any(r.data.tags["stage"] == stage and _finished(r) for r in self._earlier.values()):
+        if not self._is_done(stage):
             start()
 
     def _trained(
-        self, name: str, start: Callable[[], str], go_on: Callable[[str], common.StageResult]
+        self,
+        stage: str,
+        config: Config,
+        start: Callable[[], str],
+        go_on: Callable[[str], common.StageResult],
     ) -> str:
         """The id of a training run: done, gone on with, or made now."""
-        run = self._earlier.get(name)
+        run = self._earlier.get(_wanted(stage, config))
         if run is None:
             return start()
-        if self._done(name) is None:
-            return go_on(run.info.run_id).run_id
-        return str(run.info.run_id)
+        return run.id if self._done(stage, config) else go_on(run.id).run_id
 
-    def _done(self, name: str) -> Any:
-        run = self._earlier.get(name)
-        if run is None or not _finished(run):
+    def _done(self, stage: str, config: Config) -> RunRecord | None:
+        return self._told(self._earlier.get(_wanted(stage, config)))
+
+    def _is_done(self, stage: str) -> bool:
+        """Of a stage that is there once."""
+        return any(self._told(run) for run in self._earlier.values() if run.stage == stage)
+
+    def _told(self, run: RunRecord | None) -> RunRecord | None:
+        """The run, if it is finished: then that is said."""
+        if run is None or not run.finished:
             return None
-        console.say(f"{name}: done before\n")
+        console.say(f"{run.name}: done before\n")
         return run
 
 
@@ -190,8 +196,15 @@ def where_to_look() -> str:
     return look if pages.has_server() else f"make ui, then {look}"
 
 
-def _finished(run: Any) -> bool:
-    return bool(run.info.status == "FINISHED")
+def _which(run: RunRecord) -> tuple[str, str, str]:
+    """By what a stage of this job is known: names can be edited in MLflow's pages."""
+    # Older versions tagged no seed.
+    seed = run.tags.get("seed") or run.params.get("seed", "")
+    return run.stage, run.tags.get("backbone", ""), seed
+
+
+def _wanted(stage: str, config: Config) -> tuple[str, str, str]:
+    return stage, config.model.backbone, str(config.train.seed)
 
 
 def _free_memory() -> None:

@@ -169,7 +169,7 @@ def _version_tags(candidate: Evaluation, metric: str) -> dict[str, str]:
     return {
         **{key: candidate.tags[key] for key in ("backbone", "recipe", "source_run_id")},
         "dataset_fingerprint": candidate.fingerprint,
-        "evaluation_run_id": candidate.run.info.run_id,
+        "evaluation_run_id": candidate.run.id,
         **{
             score: f"{candidate.metrics[score]:.6f}"
             for score in dict.fromkeys((metric, "val/accuracy", "val/macro_f1"))
@@ -178,7 +178,7 @@ def _version_tags(candidate: Evaluation, metric: str) -> dict[str, str]:
 
 
 def _model_card(best: Evaluation) -> str:
-    params, trained = best.run.data.params, describe(best.tags["model_uri"])
+    params, trained = best.run.params, describe(best.tags["model_uri"])
     rows = [
         f"{best.label}: {params['backbone']} with weights `{params['weights']}`, "
         f"cut `{params['cut']}`, recipe `{params['recipe']}`, trained on "

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from fer_experiments import console
 from fer_experiments.tracking import store
-from fer_experiments.tracking.runs import recent, score_of_kept_epoch
+from fer_experiments.tracking.runs import RunRecord, recent, score_of_kept_epoch
 
 _SCORES = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
 _SHORTEST = 8  # characters of an id
@@ -22,10 +21,10 @@ def show(stages: Sequence[str], *, experiment: str | None = None, every: bool = 
         RunError: there is no such experiment.
     """
     found = recent(experiment=experiment)
-    length = _unique_length([run.info.run_id for run in found])
+    length = _unique_length([run.id for run in found])
     told = False
     for name in stages:
-        runs = [run for run in found if run.data.tags.get("stage") == name]
+        runs = [run for run in found if run.stage == name]
         if not runs:
             continue
         told = True
@@ -38,17 +37,17 @@ def show(stages: Sequence[str], *, experiment: str | None = None, every: bool = 
     console.say(f"{'' if told else 'no runs '}in {store.looked_in()}")
 
 
-def _table(runs: Sequence[Any], length: int) -> tuple[list[str], list[list[str]]]:
+def _table(runs: Sequence[RunRecord], length: int) -> tuple[list[str], list[list[str]]]:
     """Header and rows, without the scores that none of the runs has."""
     rows = []
     for run in runs:
-        began = datetime.fromtimestamp(run.info.start_time / 1000)
+        began = datetime.fromtimestamp(run.started / 1000)
         rows.append(
             [
-                run.info.run_id[:length],
-                run.info.status,
+                run.id[:length],
+                run.status,
                 f"{began:%Y-%m-%d %H:%M}",
-                run.info.run_name,
+                run.name,
                 *(_score(run, name) for name in _SCORES),
             ]
         )
@@ -57,7 +56,7 @@ def _table(runs: Sequence[Any], length: int) -> tuple[list[str], list[list[str]]
     return [header[i] for i in wanted], [[row[i] for i in wanted] for row in rows]
 
 
-def _score(run: Any, name: str) -> str:
+def _score(run: RunRecord, name: str) -> str:
     value = score_of_kept_epoch(run, name)
     return "–" if value is None else f"{value:.4f}"
 

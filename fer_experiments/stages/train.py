@@ -30,6 +30,7 @@ def run(
         "train",
         common.run_name(config, "train"),
         experiment=experiment,
+        tags=common.whose(config),
         request={"config": config.flat()},
         resume=resume,
         offline=offline,

@@ -23,6 +23,6 @@ def run(*, host: str, port: int) -> None:
 
 def _say_links() -> None:
     console.say(f"store   {store.address()}")
-    for experiment in experiments_of_suite():
-        console.say(f"runs    {pages.experiment(experiment.experiment_id)}  {experiment.name}")
+    for name, experiment_id in experiments_of_suite().items():
+        console.say(f"runs    {pages.experiment(experiment_id)}  {name}")
     console.say(f"models  {pages.models()}")

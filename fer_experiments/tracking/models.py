@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from fer_experiments.config import Config
@@ -21,6 +20,7 @@ from fer_experiments.errors import FerError, RunError, TrackingError, first_line
 from fer_experiments.tracking import store
 from fer_experiments.tracking.delivery import MODEL_URI_TAG
 from fer_experiments.tracking.registry import registered_models
+from fer_experiments.tracking.runs import RunRecord
 
 if TYPE_CHECKING:
     import keras
@@ -55,15 +55,15 @@ class LoggedModel:
         return self.uri.removeprefix("models:/")
 
 
-def model_of(run: Run) -> LoggedModel:
+def model_of(run: RunRecord) -> LoggedModel:
     """The model that a train or fine-tune run logged.
 
     Raises:
         RunError: it logged none.
     """
-    uri = run.data.tags.get(MODEL_URI_TAG)
+    uri = run.tags.get(MODEL_URI_TAG)
     if uri is None:
-        raise RunError(f"Expected a run with a logged model. Received: {run.info.run_id}")
+        raise RunError(f"Expected a run with a logged model. Received: {run.id}")
     return describe(uri)
 
 

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,7 +23,41 @@ from fer_experiments.tracking import pages, store
 from fer_experiments.tracking.opening import SUITE_TAG
 
 
-def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What MLflow knows of a run of this suite."""
+
+    id: str
+    name: str
+    stage: str  # the command that made it
+    status: str  # RUNNING, FINISHED, FAILED, KILLED
+    experiment_id: str
+    started: int  # ms since 1970
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]  # the last value of each
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.status == "FINISHED"
+
+
+def _record(run: Run) -> RunRecord:
+    return RunRecord(
+        id=str(run.info.run_id),
+        name=str(run.info.run_name),
+        stage=run.data.tags.get("stage", "unknown"),
+        status=str(run.info.status),
+        experiment_id=str(run.info.experiment_id),
+        started=int(run.info.start_time),
+        params=dict(run.data.params),
+        tags=dict(run.data.tags),
+        metrics=dict(run.data.metrics),
+    )
+
+
+def get_run(run_id: str, *, stages: tuple[str, ...]) -> RunRecord:
     """A finished run of one of these stages, by its id or the beginning of it.
 
     Raises:
@@ -31,7 +66,7 @@ def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
     wanted = " or ".join(stages)
     run_id = _whole_id(run_id)
     try:
-        run = store.client().get_run(run_id)
+        run = _record(store.client().get_run(run_id))
     except MlflowException as error:
         if not store.is_missing(error):
             raise TrackingError(store.message(error)) from None
@@ -39,27 +74,26 @@ def get_run(run_id: str, *, stages: tuple[str, ...]) -> Run:
             f"Expected run_id of a finished {wanted} run. Received: {run_id[:80]}, which does not "
             f"exist in {store.address()}"
         ) from None
-    stage = run.data.tags.get("stage", "unknown")
-    if stage not in stages or SUITE_TAG not in run.data.tags:
+    if run.stage not in stages or SUITE_TAG not in run.tags:
         raise RunError(
-            f"Expected run_id of a {wanted} run. Received: {run_id}, a run of stage {stage}"
+            f"Expected run_id of a {wanted} run. Received: {run_id}, a run of stage {run.stage}"
         )
-    if run.info.status != "FINISHED":
+    if not run.finished:
         raise RunError(
-            f"Expected a finished {wanted} run. Received: {run_id}, which is {run.info.status}"
+            f"Expected a finished {wanted} run. Received: {run_id}, which is {run.status}"
         )
     return run
 
 
 @store.translated()
-def find_run(run_id: str) -> Run | None:
+def find_run(run_id: str) -> RunRecord | None:
     """The run; None if it does not exist (any more).
 
     Raises:
         TrackingError: the store cannot be reached.
     """
     try:
-        return store.client().get_run(run_id)
+        return _record(store.client().get_run(run_id))
     except MlflowException as error:
         if store.is_missing(error):
             return None
@@ -90,7 +124,7 @@ def _whole_id(run_id: str) -> str:
 
 
 @store.translated()
-def recent(*, experiment: str | None = None, most: int = 5000) -> list[Run]:
+def recent(*, experiment: str | None = None, most: int = 5000) -> list[RunRecord]:
     """This suite's runs of every stage and status, the newest first.
 
     Raises:
@@ -98,36 +132,35 @@ def recent(*, experiment: str | None = None, most: int = 5000) -> list[Run]:
     """
     if experiment is None and not store.exists():
         return []
-    return list(
-        mlflow.search_runs(
-            _ids_of(experiment),
-            filter_string=f"tags.{SUITE_TAG} != ''",
-            order_by=["attributes.start_time DESC"],
-            max_results=most,
-            output_format="list",
-        )
+    found = mlflow.search_runs(
+        _ids_of(experiment),
+        filter_string=f"tags.{SUITE_TAG} != ''",
+        order_by=["attributes.start_time DESC"],
+        max_results=most,
+        output_format="list",
     )
+    return [_record(run) for run in found]
 
 
 @store.translated()
-def experiments_of_suite() -> list[Experiment]:
-    """The experiments that hold runs of this suite, by name."""
-    return [
-        experiment
+def experiments_of_suite() -> dict[str, str]:
+    """The experiments that hold runs of this suite: id by name."""
+    return {
+        str(experiment.name): str(experiment.experiment_id)
         for experiment in sorted(_experiments(), key=lambda e: str(e.name))
         if store.client().search_runs(
             [experiment.experiment_id], f"tags.{SUITE_TAG} != ''", max_results=1
         )
-    ]
+    }
 
 
 @store.translated()
-def score_of_kept_epoch(run: Run, name: str) -> float | None:
+def score_of_kept_epoch(run: RunRecord, name: str) -> float | None:
     """A score of the model that the run logged, which need not be its last epoch's."""
-    kept = run.data.metrics.get("best_epoch")
-    if kept is None or name not in run.data.metrics:
-        return run.data.metrics.get(name)
-    points = store.client().get_metric_history(run.info.run_id, name)
+    kept = run.metrics.get("best_epoch")
+    if kept is None or name not in run.metrics:
+        return run.metrics.get(name)
+    points = store.client().get_metric_history(run.id, name)
     return next((point.value for point in points if point.step == int(kept)), None)
 
 
@@ -137,7 +170,7 @@ def search(
     *,
     experiment: str | None = None,
     tags: Mapping[str, str] | None = None,
-) -> list[Run]:
+) -> list[RunRecord]:
     """Finished runs of a stage with these tags, newest first, in the whole store."""
     if experiment is None and not store.exists():
         return []
@@ -149,7 +182,7 @@ def search(
         order_by=["attributes.start_time DESC"],
         output_format="list",
     )
-    return [run for run in found if SUITE_TAG in run.data.tags]
+    return [_record(run) for run in found if SUITE_TAG in run.data.tags]
 
 
 def _ids_of(experiment: str | None) -> list[str]:
@@ -182,21 +215,20 @@ def _experiments() -> list[Experiment]:
 
 
 @store.translated()
-def stages_of(run_id: str) -> list[Run]:
+def stages_of(run_id: str) -> list[RunRecord]:
     """The runs of the stages of a `main` run, oldest first."""
     client = store.client()
-    return list(
-        client.search_runs(
-            [client.get_run(run_id).info.experiment_id],
-            f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'",
-            order_by=["attributes.start_time ASC"],
-        )
+    found = client.search_runs(
+        [client.get_run(run_id).info.experiment_id],
+        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'",
+        order_by=["attributes.start_time ASC"],
     )
+    return [_record(run) for run in found]
 
 
-def config_of(run: Run) -> Config:
+def config_of(run: RunRecord) -> Config:
     """The configuration that a run was made with."""
-    with _artifact(run.info.run_id, "config.json") as file:
+    with _artifact(run.id, "config.json") as file:
         return Config.from_flat(json.loads(file.read_text(encoding="utf-8")))
 
 
