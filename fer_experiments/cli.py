@@ -157,7 +157,7 @@ def train(
         _nothing_else(recipe, experiment, dry_run, *options.values())
         from fer_experiments.stages import train as stage
 
-        stage.go_on(resume, offline=offline)
+        stage.resume(resume, offline=offline)
         return None
     config = resolve(recipe, given(options))
     if dry_run:
@@ -195,7 +195,7 @@ def finetune(
     from fer_experiments.stages import finetune as stage
 
     if resume is not None:
-        stage.go_on(resume)
+        stage.resume(resume)
         return None
 
     meant: dict[str, Any] = {"run_id": run_id, "recipe": recipe, "experiment": experiment}
@@ -241,7 +241,7 @@ def evaluate(
         lookup(backbone)
     from fer_experiments.stages import evaluate as stage
 
-    meant = {
+    meant: dict[str, Any] = {
         "run_id": run_id,
         "backbone": backbone,
         "model": model,
@@ -421,7 +421,7 @@ def main_(
         _nothing_else(backbones, seeds, recipe, experiment, dry_run, *options.values())
         from fer_experiments.stages import main as stage
 
-        stage.go_on(resume, model_name=model_name)
+        stage.resume(resume, model_name=model_name)
         return None
     names = [name.strip() for name in (backbones or "vgg16,resnet50").split(",")]
     if len(set(names)) != len(names):

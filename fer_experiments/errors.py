@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from fer_experiments.secrets import redact
 
+FULL_DISK = "The disk that holds the MLflow store or the data home is full; free some and run again"
+
 
 def escaped(text: str) -> str:
     """The text with what is no visible character, such as a terminal's commands, spelled out."""

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.cli import cli
-from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.lifecycle import open_run
 
 from .conftest import process_environment
 

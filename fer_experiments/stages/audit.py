@@ -20,7 +20,7 @@ from fer_experiments.data.audit import (
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.evaluation import galleries
 from fer_experiments.stages import common
-from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.writer import Writer
 
 EXAMPLES = 3  # groups of each sort in the picture

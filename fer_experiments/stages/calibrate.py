@@ -7,8 +7,8 @@ from fer_experiments.data.seen import by_temperature
 from fer_experiments.evaluation.calibration import at_the_end, calibration, fit_temperature
 from fer_experiments.stages import common, evaluate, selection
 from fer_experiments.stages.datasets import dataset_of
+from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import load
-from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.runs import get_run
 
 

@@ -17,9 +17,9 @@ from fer_experiments.evaluation.comparison import Pair
 from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.stages import common
 from fer_experiments.stages.contestants import contestants, left_out
-from fer_experiments.stages.evaluations import Evaluation, Found, evaluations
-from fer_experiments.stages.evaluations import ranked as by_rank
-from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.evaluations import Evaluation, Found, evaluations
+from fer_experiments.tracking.evaluations import ranked as by_rank
+from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.runs import compare_link, histories
 from fer_experiments.tracking.writer import Writer
 
@@ -51,6 +51,7 @@ def run(
     *,
     dataset: str | None = None,
     experiment: str | None = None,
+    parent: Writer | None = None,
     fingerprint: str | None = None,
     every_form: bool = False,
     delta: float | None = None,
@@ -60,6 +61,7 @@ def run(
     Args:
         dataset: see `evaluations`.
         experiment: where to write, and the only place to look.
+        parent: the run of the job that this is a stage of.
         fingerprint: the very data, if it is known.
         every_form: every form of a model; see `contestants`.
         delta: see `comparison.pairs`.
@@ -68,7 +70,7 @@ def run(
     ranked = by_rank(found.same if every_form else contestants(found.same) or found.same)
     best = ranked[0]
     name = f"compare {len(ranked)} on {best.tags['dataset_name']}"
-    with open_run("compare", name, experiment=experiment) as writer:
+    with open_run("compare", name, experiment=experiment, parent=parent) as writer:
         writer.tags({key: best.tags[key] for key in ("dataset_name", "dataset_fingerprint")})
         # Verdicts rest on test where there is one: no choice was made on it.
         split = "test" if all("test/accuracy" in e.metrics for e in ranked) else "val"

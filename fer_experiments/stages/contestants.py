@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fer_experiments.stages.evaluations import Evaluation
+from fer_experiments.tracking import names
+from fer_experiments.tracking.evaluations import Evaluation
 from fer_experiments.tracking.runs import RunRecord, find_run
-
-# Tags of evaluations: the run that trained (or averaged) the model, the runs that trained it before
-# that one, and of which model it is a test-time variant.
-TRAINED_TAG, EARLIER_TAG, VARIANT_TAG = "trained_run_id", "earlier_run_ids", "test_time_variant"
 
 
 def tags_of(source: RunRecord) -> dict[str, str]:
@@ -31,22 +28,24 @@ def tags_of(source: RunRecord) -> dict[str, str]:
         earlier.append(before)
         run = find_run(before)
     return {
-        TRAINED_TAG: trained,
-        **({EARLIER_TAG: ",".join(earlier)} if earlier else {}),
-        **({VARIANT_TAG: members} if members and "," not in members else {}),
+        names.TRAINED_RUN: trained,
+        **({names.EARLIER_RUNS: ",".join(earlier)} if earlier else {}),
+        **({names.VARIANT: members} if members and "," not in members else {}),
     }
 
 
 def contestants(found: Sequence[Evaluation]) -> list[Evaluation]:
     """Those of the evaluations, newest first, that are of a trained model's last form."""
-    of_models = [e for e in found if VARIANT_TAG not in e.tags]
-    earlier = {run_id for e in of_models for run_id in e.tags.get(EARLIER_TAG, "").split(",")}
+    of_models = [e for e in found if names.VARIANT not in e.tags]
+    earlier = {
+        run_id for e in of_models for run_id in e.tags.get(names.EARLIER_RUNS, "").split(",")
+    }
     last: dict[str, Evaluation] = {}
     # Stable: the newest calibrated form comes before every other one.
     for e in sorted(of_models, key=lambda e: e.tags["source_stage"] != "calibrate"):
-        if e.tags[TRAINED_TAG] not in earlier:
-            last.setdefault(e.tags[TRAINED_TAG], e)
-    return [e for e in found if last.get(e.tags[TRAINED_TAG]) is e]
+        if e.tags[names.TRAINED_RUN] not in earlier:
+            last.setdefault(e.tags[names.TRAINED_RUN], e)
+    return [e for e in found if last.get(e.tags[names.TRAINED_RUN]) is e]
 
 
 def left_out(found: Sequence[Evaluation], kept: Sequence[Evaluation]) -> list[str]:

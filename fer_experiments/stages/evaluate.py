@@ -19,12 +19,12 @@ from fer_experiments.evaluation.predictions import Views, test_time_views
 from fer_experiments.evaluation.words import CONSTANT, top_confusions
 from fer_experiments.stages import common, contestants, selection
 from fer_experiments.stages.datasets import dataset_of
-from fer_experiments.stages.evaluations import CHOSEN_TAG, FORMAT, FORMAT_TAG, UNKNOWN_TAG
 from fer_experiments.stages.overlap import Overlap, overlap
 from fer_experiments.stages.selection import predictor
-from fer_experiments.tracking import store
+from fer_experiments.tracking import names, store
+from fer_experiments.tracking.evaluations import FORMAT
+from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import LoggedModel, describe, load, model_of
-from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.runs import get_run, search
 from fer_experiments.tracking.writer import Writer
 
@@ -53,6 +53,7 @@ def run(
     fingerprint: str | None = None,
     tta: str = "none",
     experiment: str | None = None,
+    parent: Writer | None = None,
 ) -> common.StageResult:
     """Judges one model; writes scores, figures, predictions.
 
@@ -66,6 +67,7 @@ def run(
         tta: test-time augmentation, reported beside the plain scores: none, flip, crops, or N
             views.
         experiment: where to write, and the only place to look.
+        parent: the run of the job that this is a stage of.
 
     Without any of the first four: the champion of the only registered model, else the newest
     fine-tuned run.
@@ -93,12 +95,13 @@ def run(
         "evaluate",
         name,
         experiment=experiment,
+        parent=parent,
         tags={
             **common.whose(config),
-            "source_run_id": logged.source_run_id,
-            "source_stage": source.stage,
-            "model_uri": logged.uri,
-            FORMAT_TAG: str(FORMAT),
+            names.SOURCE_RUN: logged.source_run_id,
+            names.SOURCE_STAGE: source.stage,
+            names.MODEL_URI: logged.uri,
+            names.EVALUATION_FORMAT: str(FORMAT),
             **contestants.tags_of(source),
         },
     ) as writer:
@@ -109,7 +112,10 @@ def run(
         _check_fit(logged, prepared)
         common.identify(writer, config, prepared)
         seen = overlap(logged, prepared, SPLITS)
-        told = {UNKNOWN_TAG: seen.unknown, CHOSEN_TAG: ", ".join(logged.seen.chosen)}
+        told = {
+            names.OVERLAP_UNKNOWN: seen.unknown,
+            names.CHOSEN_ON_VAL: ", ".join(logged.seen.chosen),
+        }
         writer.tags({tag: text for tag, text in told.items() if text})
         console.load_keras()
         label = common.run_name(config, source.stage)

@@ -20,9 +20,10 @@ from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
 from fer_experiments.tracking import store
 from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.lifecycle import open_run, resumable
 from fer_experiments.tracking.models import load, model_of
-from fer_experiments.tracking.opening import open_run, resumable
 from fer_experiments.tracking.runs import RunRecord, config_of, get_run, histories, search
+from fer_experiments.tracking.writer import Writer
 
 # What may differ from the train run; everything else says which train run is meant.
 _OWN_FIELDS = {
@@ -41,7 +42,8 @@ def run(
     run_id: str | None = None,
     recipe: str | None = None,
     experiment: str | None = None,
-    resume: Journal | None = None,
+    parent: Writer | None = None,
+    resumed: Journal | None = None,
 ) -> common.StageResult:
     """Fine-tunes the model of another run and logs the result as a model of its own.
 
@@ -51,7 +53,8 @@ def run(
             newest train run that fits the overrides.
         recipe: the recipe of the train run to look for.
         experiment: where to write, and the only place to look.
-        resume: the journal of the run that goes on; see `go_on`.
+        parent: the run of the job that this is a stage of.
+        resumed: the journal of the run that goes on; see `resume`.
 
     Raises:
         RunError: no such run, or it was made with other values than the overrides say.
@@ -62,9 +65,10 @@ def run(
         "finetune",
         common.run_name(config, "finetune"),
         experiment=experiment,
+        parent=parent,
         tags={"source_run_id": source.id, **common.whose(config)},
         request={"overrides": dict(overrides), "run_id": source.id},
-        resume=resume,
+        resume=resumed,
     ) as writer:
         prepared = dataset_of(config.data, source.tags["dataset_fingerprint"])
         begin(writer, config, prepared)
@@ -107,15 +111,15 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def go_on(run_id: str) -> common.StageResult:
+def resume(run_id: str, *, parent: Writer | None = None) -> common.StageResult:
     """Goes on with a run that did not finish, in the same run, to the same result.
 
     Raises:
         RunError: there is no such run on this machine, or the one that it started from is gone.
     """
-    journal = resumable(run_id, "finetune")
+    journal = resumable(run_id, "finetune", nested=parent is not None)
     asked = journal.start["request"]
-    return run(asked["overrides"], run_id=asked["run_id"], resume=journal)
+    return run(asked["overrides"], run_id=asked["run_id"], parent=parent, resumed=journal)
 
 
 def plan(

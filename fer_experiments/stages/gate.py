@@ -16,8 +16,8 @@ from fer_experiments.errors import DataError
 from fer_experiments.evaluation.comparison import shortage
 from fer_experiments.evaluation.metrics import report
 from fer_experiments.evaluation.statistics import Difference, superiority
-from fer_experiments.stages.evaluations import Evaluation
 from fer_experiments.tracking import registry
+from fer_experiments.tracking.evaluations import Evaluation
 from fer_experiments.tracking.registry import Reference, Version
 from fer_experiments.tracking.writer import metric_name
 

@@ -13,9 +13,10 @@ from fer_experiments.stages import common, compare, evaluate, finetune, prepare,
 from fer_experiments.stages.selection import check_fits
 from fer_experiments.tracking import pages
 from fer_experiments.tracking.journal import Journal
-from fer_experiments.tracking.opening import open_run, resumable
+from fer_experiments.tracking.lifecycle import open_run, resumable
 from fer_experiments.tracking.registry import check_name, registered_name
 from fer_experiments.tracking.runs import RunRecord, stages_of
+from fer_experiments.tracking.writer import Writer
 
 _SCORES = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
 
@@ -25,7 +26,7 @@ def run(
     *,
     experiment: str | None = None,
     model_name: str | None = None,
-    resume: Journal | None = None,
+    resumed: Journal | None = None,
 ) -> common.StageResult:
     """The whole job as one parent run with a nested run per stage.
 
@@ -33,9 +34,9 @@ def run(
         configs: one per backbone and seed, alike in everything else.
         experiment: where to write.
         model_name: the registered model; None: `emotion-<dataset name>`.
-        resume: the journal of the run that goes on; see `go_on`.
+        resumed: the journal of the run that goes on; see `resume`.
     """
-    if resume is None:
+    if resumed is None:
         check(configs, model_name=model_name)
     first = configs[0]
     names = list(dict.fromkeys(config.model.backbone for config in configs))
@@ -46,13 +47,13 @@ def run(
         name,
         experiment=experiment,
         request={"configs": [config.flat() for config in configs], "model_name": model_name},
-        resume=resume,
+        resume=resumed,
     ) as writer:
         together = {"backbone": ",".join(names), "seed": ",".join(seeds)}
         # A param never changes: which split it is, is known when the data are.
         writer.params({k: v for k, v in first.flat().items() if k != "split"} | together)
         writer.tags({"recipe": first.recipe, "backbone": ",".join(names)})
-        stages = _Stages(stages_of(writer.run_id) if resume is not None else [])
+        stages = _Stages(writer, stages_of(writer.run_id) if resumed is not None else [])
         prepared = stages.prepare(first)
         split = prepared.manifest["split"]
         writer.params({"split": split, "dataset_fingerprint": prepared.fingerprint})
@@ -72,10 +73,12 @@ def run(
                 f"{whose}/{key.replace('/', '_')}": judged[key] for key in _SCORES if key in judged
             }
             writer.metrics(scores)
-        stages.once("compare", lambda: compare.run(fingerprint=prepared.fingerprint))
+        stages.once("compare", lambda: compare.run(fingerprint=prepared.fingerprint, parent=writer))
         stages.once(
             "register",
-            lambda: register.run(fingerprint=prepared.fingerprint, model_name=model_name),
+            lambda: register.run(
+                fingerprint=prepared.fingerprint, model_name=model_name, parent=writer
+            ),
         )
         writer.note(
             "\n".join(
@@ -111,7 +114,7 @@ def check(configs: Sequence[Config], *, model_name: str | None = None) -> None:
     )
 
 
-def go_on(run_id: str, *, model_name: str | None = None) -> common.StageResult:
+def resume(run_id: str, *, model_name: str | None = None) -> common.StageResult:
     """Goes on with a run that did not finish: stages that are done are skipped, the one that was
     under way goes on from its last epoch.
 
@@ -128,32 +131,38 @@ def go_on(run_id: str, *, model_name: str | None = None) -> common.StageResult:
     journal = resumable(run_id, "main")
     request = journal.start["request"]
     configs = [Config.from_flat(flat) for flat in request["configs"]]
-    return run(configs, model_name=model_name or request.get("model_name"), resume=journal)
+    return run(configs, model_name=model_name or request.get("model_name"), resumed=journal)
 
 
 class _Stages:
     """Runs the stages that an earlier try has not finished."""
 
-    def __init__(self, earlier: Sequence[RunRecord]) -> None:
+    def __init__(self, writer: Writer, earlier: Sequence[RunRecord]) -> None:
+        self._main = writer
         # By stage, backbone and seed, the newest of each.
         self._earlier = {_which(run): run for run in earlier}
 
     def prepare(self, config: Config) -> PreparedDataset:
         """The prepared data."""
         if not self._is_done("prepare"):
-            return prepare.run(config)
+            return prepare.run(config, parent=self._main)
         return data.prepare(config.data)
 
     def backbone(self, config: Config) -> dict[str, float]:
         """Scores of the fine-tuned model."""
-        trained = self._trained("train", config, lambda: train.run(config).run_id, train.go_on)
+        trained = self._trained(
+            "train", config, lambda: train.run(config, parent=self._main), train.resume
+        )
         tuned = self._trained(
-            "finetune", config, lambda: finetune.run({}, run_id=trained).run_id, finetune.go_on
+            "finetune",
+            config,
+            lambda: finetune.run({}, run_id=trained, parent=self._main),
+            finetune.resume,
         )
         judged = self._done("evaluate", config)
         if judged is not None:
             return dict(judged.metrics)
-        scores = evaluate.run(run_id=tuned).scores
+        scores = evaluate.run(run_id=tuned, parent=self._main).scores
         _free_memory()
         return scores
 
@@ -166,14 +175,16 @@ class _Stages:
         self,
         stage: str,
         config: Config,
-        start: Callable[[], str],
-        go_on: Callable[[str], common.StageResult],
+        start: Callable[[], common.StageResult],
+        resume: Callable[..., common.StageResult],
     ) -> str:
-        """The id of a training run: done, gone on with, or made now."""
+        """The id of a training run: done, resumed, or made now."""
         run = self._earlier.get(_wanted(stage, config))
         if run is None:
-            return start()
-        return run.id if self._done(stage, config) else go_on(run.id).run_id
+            return start().run_id
+        if self._done(stage, config):
+            return run.id
+        return resume(run.id, parent=self._main).run_id
 
     def _done(self, stage: str, config: Config) -> RunRecord | None:
         return self._told(self._earlier.get(_wanted(stage, config)))

@@ -9,13 +9,16 @@ from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
 from fer_experiments.data.audit import exact_groups, groups_csv
 from fer_experiments.stages import common
-from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.lifecycle import open_run
+from fer_experiments.tracking.writer import Writer
 
 
-def run(config: Config, *, experiment: str | None = None) -> data.PreparedDataset:
+def run(
+    config: Config, *, experiment: str | None = None, parent: Writer | None = None
+) -> data.PreparedDataset:
     """Prepares the data, or finds it prepared, and writes the dataset card."""
     common.check_source(config)
-    with open_run("prepare", run_name(config), experiment=experiment) as writer:
+    with open_run("prepare", run_name(config), experiment=experiment, parent=parent) as writer:
         started = time.perf_counter()
         config, dataset = common.prepare(config, whole=True)
         seconds = time.perf_counter() - started

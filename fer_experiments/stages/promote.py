@@ -6,8 +6,8 @@ from fer_experiments import console
 from fer_experiments.errors import one_line
 from fer_experiments.stages import common
 from fer_experiments.tracking import registry, store
+from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import describe
-from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.registry import CHAMPION, Version
 
 

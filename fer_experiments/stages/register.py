@@ -9,12 +9,12 @@ from fer_experiments.config import Thresholds
 from fer_experiments.errors import ConfigError, RunError
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.contestants import contestants, left_out
-from fer_experiments.stages.evaluations import Evaluation, evaluations, newest_of, ranked
 from fer_experiments.stages.gate import Decision, Verdict, decide, figures, reason, told
 from fer_experiments.stages.selection import check_fits
 from fer_experiments.tracking import registry
+from fer_experiments.tracking.evaluations import Evaluation, evaluations, newest_of, ranked
+from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import describe
-from fer_experiments.tracking.opening import open_run
 from fer_experiments.tracking.registry import CHALLENGER, CHAMPION, Version
 from fer_experiments.tracking.runs import config_of
 from fer_experiments.tracking.writer import Writer
@@ -42,6 +42,7 @@ def run(
     model_name: str | None = None,
     dataset: str | None = None,
     experiment: str | None = None,
+    parent: Writer | None = None,
     fingerprint: str | None = None,
     every_form: bool = False,
 ) -> common.StageResult:
@@ -55,6 +56,7 @@ def run(
         model_name: the registered model; None: `emotion-<dataset name>`.
         dataset: see `compare`; None: the data of the newest evaluation.
         experiment: where to write, and the only place to look.
+        parent: the run of the job that this is a stage of.
         fingerprint: the very data, if it is known.
         every_form: every form of a model is a candidate; see `contestants`.
     """
@@ -75,7 +77,13 @@ def run(
     check_fits(name, class_names=newcomer.class_names, image_size=newcomer.image_size)
     with (
         registry.one_at_a_time(name),
-        open_run("register", f"register {name}", experiment=experiment, tags=data) as writer,
+        open_run(
+            "register",
+            f"register {name}",
+            experiment=experiment,
+            tags=data,
+            parent=parent,
+        ) as writer,
     ):
         writer.params({"metric": metric, "model_name": name, **asdict(asked)})
         decision = decide(

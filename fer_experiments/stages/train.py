@@ -7,14 +7,16 @@ from fer_experiments.config import Config
 from fer_experiments.stages import common
 from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
 from fer_experiments.tracking.journal import Journal
-from fer_experiments.tracking.opening import open_run, resumable
+from fer_experiments.tracking.lifecycle import open_run, resumable
+from fer_experiments.tracking.writer import Writer
 
 
 def run(
     config: Config,
     *,
     experiment: str | None = None,
-    resume: Journal | None = None,
+    parent: Writer | None = None,
+    resumed: Journal | None = None,
     offline: bool = False,
 ) -> common.StageResult:
     """Trains the head and logs the whole model.
@@ -22,7 +24,8 @@ def run(
     Args:
         config: what to train.
         experiment: where to write.
-        resume: the journal of the run that goes on; see `go_on`.
+        parent: the run of the job that this is a stage of.
+        resumed: the journal of the run that goes on; see `resume`.
         offline: nothing goes to MLflow now.
     """
     config = common.for_backbone(config)
@@ -30,9 +33,10 @@ def run(
         "train",
         common.run_name(config, "train"),
         experiment=experiment,
+        parent=parent,
         tags=common.whose(config),
         request={"config": config.flat()},
-        resume=resume,
+        resume=resumed,
         offline=offline,
     ) as writer:
         config, prepared = common.prepare(config)
@@ -70,12 +74,14 @@ def run(
     return result
 
 
-def go_on(run_id: str, *, offline: bool = False) -> common.StageResult:
+def resume(
+    run_id: str, *, offline: bool = False, parent: Writer | None = None
+) -> common.StageResult:
     """Goes on with a run that did not finish, in the same run, to the same result.
 
     Raises:
         RunError: there is no such run on this machine.
     """
-    journal = resumable(run_id, "train")
+    journal = resumable(run_id, "train", nested=parent is not None)
     config = Config.from_flat(journal.start["request"]["config"])
-    return run(config, resume=journal, offline=offline)
+    return run(config, parent=parent, resumed=journal, offline=offline)

@@ -35,14 +35,10 @@ from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
 from fer_experiments import console
 from fer_experiments.errors import FerError, TrackingError
-from fer_experiments.tracking import pages, store
+from fer_experiments.tracking import names, pages, store
 from fer_experiments.tracking.journal import Event, Journal
-from fer_experiments.tracking.opening import NOTE_TAG, REASON_TAG
 from fer_experiments.tracking.writer import MODEL_URI
 
-MODEL_URI_TAG = "model_uri"
-# Finds a run again whose making was cut short before its id was known here.
-JOURNAL_TAG = "fer_experiments.journal"
 # What a logged model needs besides what Keras computes with.
 _REQUIREMENTS = ("keras", "mlflow", "numpy")
 # What MLflow needs for artifacts at addresses of these schemes, and imports when it writes there.
@@ -165,7 +161,7 @@ class MlflowDelivery:
 
     def _start(self, event: Event) -> dict[str, Any]:
         """The run itself: the one that `mlflow run` made, or a new one."""
-        tags = {**event["tags"], JOURNAL_TAG: self._journal.key}
+        tags = {**event["tags"], names.JOURNAL: self._journal.key}
         if event["adopt"]:
             run = self._client.get_run(event["adopt"])
             if not _is_made_up(run.info.run_name):  # `mlflow run --run-name`
@@ -202,7 +198,7 @@ class MlflowDelivery:
             return None
         found = self._client.search_runs(
             [experiment_id],
-            f"tags.`{JOURNAL_TAG}` = '{self._journal.key}'",
+            f"tags.`{names.JOURNAL}` = '{self._journal.key}'",
             run_view_type=ViewType.ALL,
             max_results=1,
         )
@@ -211,7 +207,7 @@ class MlflowDelivery:
     def _resume(self, event: Event) -> None:
         """The run is under way again."""
         self._client.update_run(self._run_id, status="RUNNING")
-        self._forget([REASON_TAG, NOTE_TAG])
+        self._forget([names.FAILURE, names.NOTE])
 
     def _forget(self, tags: Sequence[str]) -> None:
         held = self._client.get_run(self._run_id).data.tags
@@ -228,7 +224,7 @@ class MlflowDelivery:
             self._client.log_batch(self._run_id, params=new)
 
     def _tags(self, event: Event) -> None:
-        uri = str(self._journal.known(MODEL_URI_TAG))
+        uri = str(self._journal.known(names.MODEL_URI))
         values = {name: text.replace(MODEL_URI, uri) for name, text in event["values"].items()}
         self._client.log_batch(self._run_id, tags=_tags(values))
 
@@ -338,7 +334,7 @@ class MlflowDelivery:
             self._remove_half_logged()
             raise
         uri = f"models:/{info.model_id}"
-        self._client.set_tag(self._run_id, MODEL_URI_TAG, uri)
+        self._client.set_tag(self._run_id, names.MODEL_URI, uri)
         bytes_on_disk = Model.load(uri).model_size_bytes
         if bytes_on_disk is not None:
             # Ids and dates in it round away.
@@ -347,7 +343,7 @@ class MlflowDelivery:
                 self._run_id,
                 metrics=[Metric("weights/file_megabytes", megabytes, event["time"], 0)],
             )
-        return {MODEL_URI_TAG: uri}
+        return {names.MODEL_URI: uri}
 
     def _remove_half_logged(self) -> None:
         """Frees what an incomplete model took: the disk may be full because of it."""
@@ -366,7 +362,7 @@ class MlflowDelivery:
 
     def _end(self, event: Event) -> None:
         if event["status"] == "FINISHED":
-            self._forget([REASON_TAG])
+            self._forget([names.FAILURE])
         self._client.set_terminated(self._run_id, event["status"], event["time"])
 
     @property

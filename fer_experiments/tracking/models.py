@@ -17,8 +17,7 @@ from fer_experiments.data import seen
 from fer_experiments.data.images import SQUASH, PixelRule
 from fer_experiments.data.seen import Seen
 from fer_experiments.errors import FerError, RunError, TrackingError, first_line, shown
-from fer_experiments.tracking import store
-from fer_experiments.tracking.delivery import MODEL_URI_TAG
+from fer_experiments.tracking import names, store
 from fer_experiments.tracking.registry import registered_models
 from fer_experiments.tracking.runs import RunRecord
 
@@ -61,7 +60,7 @@ def model_of(run: RunRecord) -> LoggedModel:
     Raises:
         RunError: it logged none.
     """
-    uri = run.tags.get(MODEL_URI_TAG)
+    uri = run.tags.get(names.MODEL_URI)
     if uri is None:
         raise RunError(f"Expected a run with a logged model. Received: {run.id}")
     return describe(uri)

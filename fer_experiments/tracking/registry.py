@@ -16,16 +16,17 @@ from fer_experiments import __version__
 from fer_experiments.config import Thresholds
 from fer_experiments.errors import ConfigError, RunError, shown
 from fer_experiments.evaluation.statistics import Difference
-from fer_experiments.tracking import store
+from fer_experiments.tracking import names, store
 from fer_experiments.tracking.locks import alone
-from fer_experiments.tracking.opening import SUITE_TAG
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-# Tag of a registered model: the numbers of the versions that were champion, oldest first.
-HISTORY_TAG = "champion_history"
-# Tags of a version: why it holds its alias. They go when the alias does.
-DECISION_TAG, REASON_TAG = "decision", "decision_reason"
-_DECISION_TAGS = (DECISION_TAG, REASON_TAG, "decision_numbers", "decision_run_id")
+# They go when the alias does.
+_DECISION_TAGS = (
+    names.DECISION,
+    names.DECISION_REASON,
+    names.DECISION_NUMBERS,
+    names.DECISION_RUN,
+)
 # Tags by which a version is known that was registered before registered models were marked.
 _VERSION_TAGS = {"source_run_id", "dataset_fingerprint", "evaluation_run_id"}
 _LONGEST_HISTORY = 200
@@ -46,8 +47,8 @@ class Version:
     @property
     def reason(self) -> str | None:
         """Why it holds its alias; None if it holds none, or got it in MLflow, not by fer."""
-        decided = self.tags.get(DECISION_TAG)
-        return self.tags.get(REASON_TAG) if decided in self.aliases else None
+        decided = self.tags.get(names.DECISION)
+        return self.tags.get(names.DECISION_REASON) if decided in self.aliases else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ def history(name: str) -> list[int]:
 
     The last one is champion, unless somebody changed that in MLflow.
     """
-    numbers = _registered_model(name).tags.get(HISTORY_TAG, "").split(",")
+    numbers = _registered_model(name).tags.get(names.CHAMPION_HISTORY, "").split(",")
     return [int(number) for number in numbers if number.strip().isdecimal()]
 
 
@@ -309,8 +310,8 @@ def add_version(name: str, model_uri: str, *, tags: Mapping[str, str]) -> Versio
     client = store.client()
     with redirect_stderr(io.StringIO()):  # MLflow says there what we say in our own words
         made = mlflow.register_model(model_uri, name, tags=dict(tags))
-    if SUITE_TAG not in _registered_model(name).tags:
-        client.set_registered_model_tag(name, SUITE_TAG, __version__)
+    if names.SUITE not in _registered_model(name).tags:
+        client.set_registered_model_tag(name, names.SUITE, __version__)
     return _version(client.get_model_version(name, made.version))
 
 
@@ -390,7 +391,7 @@ def _clear_reasons(name: str, *, keep: Mapping[int, set[str]]) -> None:
 def _remember(name: str, numbers: Sequence[int]) -> None:
     kept = [n for i, n in enumerate(numbers) if i == 0 or n != numbers[i - 1]]
     text = ",".join(map(str, kept[-_LONGEST_HISTORY:]))
-    store.client().set_registered_model_tag(name, HISTORY_TAG, text)
+    store.client().set_registered_model_tag(name, names.CHAMPION_HISTORY, text)
 
 
 def _made_by_fer(champion: Version, numbers: Sequence[int]) -> bool:
@@ -442,7 +443,7 @@ def _all_versions(name: str) -> list[ModelVersion]:
 
 def _is_ours(model: RegisteredModel) -> bool:
     """Whether this suite made it: another tool's may be called `emotion-…` too."""
-    if {SUITE_TAG, HISTORY_TAG} & set(model.tags):
+    if {names.SUITE, names.CHAMPION_HISTORY} & set(model.tags):
         return True
     newest = model.latest_versions or []
     if any(set(version.tags) >= _VERSION_TAGS for version in newest):
@@ -455,7 +456,7 @@ def _is_of_our_run(version: ModelVersion) -> bool:
     if not version.run_id:
         return False
     try:
-        return SUITE_TAG in store.client().get_run(version.run_id).data.tags
+        return names.SUITE in store.client().get_run(version.run_id).data.tags
     except MlflowException as error:
         if store.is_missing(error):
             return False

@@ -19,8 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from fer_experiments.config import Config
 from fer_experiments.errors import RunError, TrackingError, first_line, shown
-from fer_experiments.tracking import pages, store
-from fer_experiments.tracking.opening import SUITE_TAG
+from fer_experiments.tracking import names, pages, store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ def get_run(run_id: str, *, stages: tuple[str, ...]) -> RunRecord:
             f"Expected run_id of a finished {wanted} run. Received: {run_id[:80]}, which does not "
             f"exist in {store.address()}"
         ) from None
-    if run.stage not in stages or SUITE_TAG not in run.tags:
+    if run.stage not in stages or names.SUITE not in run.tags:
         raise RunError(
             f"Expected run_id of a {wanted} run. Received: {run_id}, a run of stage {run.stage}"
         )
@@ -134,7 +133,7 @@ def recent(*, experiment: str | None = None, most: int = 5000) -> list[RunRecord
         return []
     found = mlflow.search_runs(
         _ids_of(experiment),
-        filter_string=f"tags.{SUITE_TAG} != ''",
+        filter_string=f"tags.{names.SUITE} != ''",
         order_by=["attributes.start_time DESC"],
         max_results=most,
         output_format="list",
@@ -149,7 +148,7 @@ def experiments_of_suite() -> dict[str, str]:
         str(experiment.name): str(experiment.experiment_id)
         for experiment in sorted(_experiments(), key=lambda e: str(e.name))
         if store.client().search_runs(
-            [experiment.experiment_id], f"tags.{SUITE_TAG} != ''", max_results=1
+            [experiment.experiment_id], f"tags.{names.SUITE} != ''", max_results=1
         )
     }
 
@@ -182,7 +181,7 @@ def search(
         order_by=["attributes.start_time DESC"],
         output_format="list",
     )
-    return [_record(run) for run in found if SUITE_TAG in run.data.tags]
+    return [_record(run) for run in found if names.SUITE in run.data.tags]
 
 
 def _ids_of(experiment: str | None) -> list[str]:

@@ -16,10 +16,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.data.storage import disk_is_full
-from fer_experiments.errors import FerError, RunError, TrackingError, UsageError, shown
+from fer_experiments.errors import FULL_DISK, FerError, RunError, TrackingError, UsageError, shown
 from fer_experiments.secrets import redact
 from fer_experiments.tracking.locks import alone
-from fer_experiments.tracking.opening import FULL_DISK
 
 _EXPERIMENT_NOTE = (
     "A `main` run holds a run for each of its stages. Learning curves are in the `train` and "

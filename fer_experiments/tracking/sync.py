@@ -12,16 +12,10 @@ from mlflow.exceptions import MlflowException
 from fer_experiments.errors import FerError, RunError, TrackingError, shown
 from fer_experiments.secrets import redact
 from fer_experiments.tracking import journal as journals
-from fer_experiments.tracking import store
+from fer_experiments.tracking import names, store
 from fer_experiments.tracking.delivery import MlflowDelivery
+from fer_experiments.tracking.endings import RESUMABLE, early_end_tags, release, resume_command
 from fer_experiments.tracking.journal import Journal
-from fer_experiments.tracking.opening import (
-    NOTE_TAG,
-    RESUMABLE,
-    SUITE_TAG,
-    early_end_tags,
-    put_away,
-)
 
 _CUT_SHORT = "its process ended without a word: killed, out of memory, or the machine went down"
 
@@ -49,7 +43,7 @@ def end_orphans() -> None:
             continue
         with suppress(FerError):
             _settle(journal)
-        put_away(journal)
+        release(journal)
 
 
 def deliver_all() -> list[Synced]:
@@ -60,7 +54,7 @@ def deliver_all() -> list[Synced]:
     found = []
     for journal in journals.unfinished():
         if not journal.pending and journal.ended is not None:
-            put_away(journal)
+            release(journal)
             continue
         before = journal.delivered
         problem = None
@@ -82,7 +76,7 @@ def deliver_all() -> list[Synced]:
                     problem=problem,
                 )
             )
-        put_away(journal)
+        release(journal)
     return found
 
 
@@ -110,7 +104,7 @@ def _wrong_with(run_id: str) -> str | None:
         if not store.is_missing(error):
             raise TrackingError(store.message(error)) from None
         return f"which does not exist in {store.address()}"
-    if SUITE_TAG in run.data.tags:
+    if names.SUITE in run.data.tags:
         return f"the {run.data.tags.get('stage', 'unknown')} run of another command"
     return None if run.info.status == "RUNNING" else f"which is {run.info.status}"
 
@@ -119,14 +113,16 @@ def _wrong_with(run_id: str) -> str | None:
 def point_to(run_id: str, resumed: str) -> None:
     """Says in the run that `mlflow run` made that the work is written to another one."""
     note = f"Went on with run `{resumed}`; everything is written there."
-    store.client().log_batch(run_id, tags=[RunTag("resumes", resumed), RunTag(NOTE_TAG, note)])
+    store.client().log_batch(
+        run_id, tags=[RunTag(names.RESUMES, resumed), RunTag(names.NOTE, note)]
+    )
 
 
 def _settle(journal: Journal) -> None:
     if journal.events and journal.ended is None:
         if _is_running(journal.run_id):  # else it could still say why, but not write it down here
-            can_go_on = journal.start["stage"] in RESUMABLE and not journal.start["parent"]
-            tags = early_end_tags(_CUT_SHORT, journal if can_go_on else None)
+            can_resume = journal.start["stage"] in RESUMABLE and not journal.start["parent"]
+            tags = early_end_tags(_CUT_SHORT, resume_command(journal) if can_resume else None)
             journal.append("tags", values=tags)
         journal.append("end", status="FAILED")
     MlflowDelivery(journal).deliver_now()

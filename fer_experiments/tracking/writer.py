@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,7 @@ from fer_experiments.data.images import PixelRule
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.seen import Seen
 from fer_experiments.secrets import holds_secret, redact
+from fer_experiments.tracking.endings import resume_command
 from fer_experiments.tracking.journal import Journal
 
 if TYPE_CHECKING:
@@ -46,6 +48,15 @@ class Delivery(Protocol):
         """The run's page, if it has one."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """A run that others belong to, as it can be sent to another process."""
+
+    run_id: str
+    experiment_id: str
+    resume_with: str  # the command that resumes the whole job
+
+
 class Writer:
     """Writes for one run."""
 
@@ -54,15 +65,43 @@ class Writer:
         journal: Journal,
         delivery: Delivery,
         *,
-        nested: bool = False,
+        parent: Writer | Parent | None = None,
         experiment: str | None = None,
     ) -> None:
         self.journal = journal
         self.experiment = experiment  # as it must be named again; None: it is the usual one
-        self.nested = nested  # one stage of a larger job, which says itself how to go on
+        self._parent = parent
         # Whether an epoch was trained here, or in a stage of this job: what a resume would save.
         self.has_trained = False
         self._delivery = delivery
+
+    @property
+    def nested(self) -> bool:
+        """Whether it is one stage of a larger job, which says itself how to resume it."""
+        return self._parent is not None
+
+    @property
+    def experiment_id(self) -> str:
+        """Where the run is, once MLflow has it."""
+        return str(self.journal.known("experiment_id"))
+
+    @property
+    def resume_with(self) -> str:
+        """The command that resumes the job that this run belongs to."""
+        return resume_command(self.journal) if self._parent is None else self._parent.resume_with
+
+    @property
+    def job_has_trained(self) -> bool:
+        """Whether an epoch was trained in this job: here, in a stage of it, or in what holds it."""
+        return self.has_trained or (
+            isinstance(self._parent, Writer) and self._parent.job_has_trained
+        )
+
+    def as_parent(self) -> Parent:
+        """What another process needs for a run that belongs to this one."""
+        return Parent(
+            run_id=self.run_id, experiment_id=self.experiment_id, resume_with=self.resume_with
+        )
 
     @property
     def run_id(self) -> str:
@@ -73,6 +112,11 @@ class Writer:
     def link(self) -> str | None:
         """A link that opens the run's page, if it has one."""
         return self._delivery.link
+
+    def _tell_trained(self) -> None:
+        self.has_trained = True
+        if isinstance(self._parent, Writer):
+            self._parent._tell_trained()
 
     def event(self, kind: str, **content: Any) -> None:
         """Writes an event down and sends it on its way, without the secrets in its texts.
@@ -112,7 +156,8 @@ class Writer:
         named = {metric_name(name): value for name, value in values.items()}
         new = self.journal.new_points(named, step)
         on = None if dataset is None else _dataset_name(*dataset)
-        self.has_trained |= "train/loss" in new
+        if "train/loss" in new:
+            self._tell_trained()
         if new:
             self.event("metrics", values=new, step=step, model_id=model_id, dataset=on)
 

@@ -19,7 +19,7 @@ from fer_experiments.data.prepared import PreparedDataset, prepare
 from fer_experiments.data.seen import by_training
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import common
-from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.lifecycle import open_run
 
 from ..data.helpers import write_folder
 

@@ -15,8 +15,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.errors import RunError
-from fer_experiments.tracking import pages, runs
-from fer_experiments.tracking.opening import SUITE_TAG, open_run
+from fer_experiments.tracking import names, pages, runs
+from fer_experiments.tracking.lifecycle import open_run
 
 from ..conftest import Fer, Job, process_environment
 
@@ -28,7 +28,9 @@ def made(run_id: str, stage: str = "train", *, experiment: str = "0") -> str:
     import sqlite3
 
     client = MlflowClient()
-    run = client.create_run(experiment, tags={SUITE_TAG: "0", "stage": stage}, run_name=run_id[:6])
+    run = client.create_run(
+        experiment, tags={names.SUITE: "0", "stage": stage}, run_name=run_id[:6]
+    )
     client.set_terminated(run.info.run_id, "FINISHED")
     with sqlite3.connect(client.tracking_uri.removeprefix("sqlite:///")) as database:
         for table in ("runs", "tags"):

@@ -126,7 +126,7 @@ def test_output_is_left_alone_while_a_model_is_delivered(
     from fer_experiments.data.seen import by_training
     from fer_experiments.models import classifier
     from fer_experiments.recipes import resolve
-    from fer_experiments.tracking.opening import open_run
+    from fer_experiments.tracking.lifecycle import open_run
 
     console.load_keras()
     config = resolve("demo", {"backbone": "tiny", "synthetic_count": 70})

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,8 +24,7 @@ from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.errors import FerError, RunError, TrackingError
 from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.stages.selection import champion, check_fits
-from fer_experiments.tracking import models, registry, runs, store
-from fer_experiments.tracking.opening import SUITE_TAG
+from fer_experiments.tracking import models, names, registry, runs, store
 from fer_experiments.tracking.registry import CHALLENGER, CHAMPION
 
 from ..conftest import QUICK, Fer
@@ -37,7 +37,7 @@ def logged(
 ) -> str:
     """Logs a model that has only a description; returns its URI."""
     client = MlflowClient()
-    run = client.create_run("0", tags={SUITE_TAG: "1", "stage": "train"} if ours else {})
+    run = client.create_run("0", tags={names.SUITE: "1", "stage": "train"} if ours else {})
     client.set_terminated(run.info.run_id)
     model = client.create_logged_model("0", name="model", source_run_id=run.info.run_id)
     description = {
@@ -300,7 +300,7 @@ def test_a_promotion_that_was_cut_short_before_its_last_step_is_still_fers(
     three: list[registry.Version], tmp_path: Path, fer: Fer
 ) -> None:
     make_champion(add(NAME, logged(tmp_path)), "reason 4")
-    MlflowClient().set_registered_model_tag(NAME, registry.HISTORY_TAG, "1,2,3")
+    MlflowClient().set_registered_model_tag(NAME, names.CHAMPION_HISTORY, "1,2,3")
     assert registry.reference(NAME).found == "version 4 is champion"
     assert "version 4 is champion: reason 4" in fer("registry").out
     fer("rollback")
@@ -323,7 +323,7 @@ def test_only_models_of_this_suite_are_meant_without_a_name(
     add("mine", logged(tmp_path))  # whatever it is called
     assert registry.registered_models() == ["mine"]
     # Older versions did not mark registered models; their versions' tags tell.
-    client.delete_registered_model_tag("mine", SUITE_TAG)
+    client.delete_registered_model_tag("mine", names.SUITE)
     assert registry.registered_models() == []
     for tag in ("source_run_id", "dataset_fingerprint", "evaluation_run_id"):
         client.set_model_version_tag("mine", "1", tag, "x")
@@ -503,10 +503,21 @@ def test_main_resumes_under_another_name_where_the_first_became_impossible(
     assert "pass --model-name" in outcome.err
     assert f"fer main --resume {run_id}" in outcome.out  # what was begun is kept
 
+    # Names can be edited in MLflow's pages: what is finished is known by its tags.
+    client = MlflowClient()
+    for run in client.search_runs(["1"]):
+        client.update_run(run.info.run_id, name=f"my {run.info.run_id[:4]}")
+
     outcome = fer("main", "--resume", run_id, "--model-name", "other")
     assert outcome.exit_code == 0, outcome.err
     assert registry.registered_models() == ["other", "first"]
     assert aliases("other") == {"champion": 1}
+    finished = Counter(
+        run.data.tags["stage"]
+        for run in client.search_runs(["1"], "attributes.status = 'FINISHED'")
+    )
+    once = ("prepare", "train", "finetune", "evaluate", "compare", "register", "main")
+    assert finished == dict.fromkeys(once, 1)
 
 
 @pytest.fixture

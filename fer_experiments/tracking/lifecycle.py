@@ -1,4 +1,4 @@
-"""Open a run so that it ends true to what happened, and go on with one that was cut short.
+"""Begin a run, end it true to what happened, resume one that was cut short.
 
 Needs no MLflow by itself: a run that is `offline` stays in its journal.
 """
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from fer_experiments import __version__, console
 from fer_experiments.data.storage import disk_is_full
 from fer_experiments.errors import (
+    FULL_DISK,
     DataError,
     DiskFullError,
     FerError,
@@ -26,24 +27,18 @@ from fer_experiments.errors import (
 )
 from fer_experiments.secrets import redact
 from fer_experiments.tracking import journal as journals
+from fer_experiments.tracking import names
+from fer_experiments.tracking.endings import RESUMABLE, early_end_tags, release, resume_command
 from fer_experiments.tracking.journal import Journal
-from fer_experiments.tracking.writer import Writer
+from fer_experiments.tracking.writer import Parent, Writer
 
 DEFAULT_EXPERIMENT = "fer2013"
-# Marks the runs of this suite in a store that others write to as well.
-SUITE_TAG = "fer_experiments"
-REASON_TAG, NOTE_TAG = "failure_reason", "mlflow.note.content"
-FULL_DISK = "The disk that holds the MLflow store or the data home is full; free some and run again"
-# Stages that go on from where they were cut short.
-RESUMABLE = ("train", "finetune", "main")
 # Those whose load on the machine is worth a chart. MLflow's comparison of evaluations opens on the
 # metric that was logged first, and that should be a score.
 _LONG_STAGES = ("main", "train", "finetune")
 # Seconds that the end of a run waits for a store that is away; a scheduler that has sent SIGTERM
 # is about to kill.
 _PATIENCE, _PATIENCE_WHEN_ENDED_EARLY = 120.0, 5.0
-
-_open: list[Writer] = []  # the runs that are open, the innermost last
 
 
 class _Delivery(Protocol):
@@ -64,10 +59,11 @@ def open_run(
     experiment: str | None = None,
     tags: Mapping[str, str] | None = None,
     request: Any = None,
+    parent: Writer | Parent | None = None,
     resume: Journal | None = None,
     offline: bool = False,
 ) -> Iterator[Writer]:
-    """A run for one stage; nested if another is open, adopted if `mlflow run` made one.
+    """A run for one stage; nested below its parent, adopted if `mlflow run` made one.
 
     Ends FINISHED, FAILED with the reason as tag and note, or KILLED after Ctrl-C or SIGTERM (which
     `mlflow run` overwrites with FAILED: it takes every stored status for an unfinished one).
@@ -79,6 +75,8 @@ def open_run(
             fer2013. A run that `mlflow run` made stays where it is.
         tags: to set from the start.
         request: what was asked for, as JSON: who resumes the run reads it from the journal.
+        parent: the run of the job that this stage belongs to: the writer of an open run, or what
+            another process sent of one.
         resume: the journal of the run that goes on.
         offline: nothing is delivered now; `fer sync` does that later.
 
@@ -87,7 +85,6 @@ def open_run(
         RunError: MLFLOW_RUN_ID is left over from another run.
         DataError: the journal cannot be written.
     """
-    parent = _open[-1] if _open else None
     made_by_mlflow = None if parent or offline else os.environ.pop("MLFLOW_RUN_ID", None)
     if not (parent or offline):
         _sync().end_orphans()
@@ -102,11 +99,11 @@ def open_run(
         journal = Journal.create(
             stage=stage,
             name=redact(name),
-            tags={SUITE_TAG: __version__, "stage": stage, "mlflow.runName": redact(name)}
+            tags={names.SUITE: __version__, names.STAGE: stage, names.RUN_NAME: redact(name)}
             | ({} if offline or made_by_mlflow else _context())
             | {key: redact(value) for key, value in (tags or {}).items()},
             **_chosen_experiment(experiment),
-            parent=parent and [parent.run_id, parent.journal.known("experiment_id")],
+            parent=parent and [parent.run_id, parent.experiment_id],
             adopt=made_by_mlflow,
             store=None if offline else _address(),
             request=json.loads(redact(json.dumps(request))),
@@ -128,14 +125,13 @@ def open_run(
     writer = Writer(
         journal,
         delivery,
-        nested=parent is not None,
+        parent=parent,
         experiment=None if own == usual or journal.start["adopt"] else own,
     )
     writer.has_trained = resume is not None
     if resume is not None and made_by_mlflow is not None:
         _sync().point_to(made_by_mlflow, writer.run_id)
     delivery.start()
-    _open.append(writer)
     try:
         with _load_on_the_machine(writer, offline=offline):
             yield writer
@@ -149,17 +145,14 @@ def open_run(
                 if isinstance(error, (KeyboardInterrupt, Terminated)):
                     delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
                 elif journal.pending:
-                    delivery.say_directly("FAILED", {REASON_TAG: redact(str(error))[:5000]})
+                    delivery.say_directly("FAILED", {names.FAILURE: redact(str(error))[:5000]})
         else:
             _end_early(writer, delivery, error)
         if disk_is_full(error) and not isinstance(error, FerError):
             raise TrackingError(FULL_DISK) from None
         raise
     finally:
-        _open.remove(writer)
-        if parent is not None:
-            parent.has_trained |= writer.has_trained
-        put_away(journal)
+        release(journal)
 
 
 def _chosen_experiment(asked: str | None) -> dict[str, str | None]:
@@ -171,13 +164,13 @@ def _chosen_experiment(asked: str | None) -> dict[str, str | None]:
     return {"experiment": name, "experiment_id": number}
 
 
-def resumable(run_id: str, stage: str) -> Journal:
-    """The journal of a run of this stage that did not finish.
+def resumable(run_id: str, stage: str, *, nested: bool = False) -> Journal:
+    """The journal of a run of this stage that did not finish; `nested` in a job that is open.
 
     Raises:
         RunError: there is none here, it is of another stage or store, finished, or still running.
     """
-    if not _open:
+    if not nested:
         with suppress(TrackingError):  # an offline run goes on without MLflow
             _sync().end_orphans()
     journal = journals.find(run_id)
@@ -195,23 +188,6 @@ def resumable(run_id: str, stage: str) -> Journal:
             f"Expected resume to name an unfinished {stage} run. Received: {run_id[:80]}, {wrong}"
         )
     return journal
-
-
-def put_away(journal: Journal) -> None:
-    """Lets go of a journal; removes it if MLflow has everything and nobody can go on from it."""
-    status = journal.ended
-    last = journal.events[-1] if journal.events else {}
-    can_go_on = (
-        status != "FINISHED"
-        and journal.start.get("stage") in RESUMABLE
-        and last.get("resumable", True)
-    )
-    if status == "FINISHED":
-        journal.checkpoint.unlink(missing_ok=True)
-    if journal.pending or can_go_on:
-        journal.close()
-    else:
-        journal.remove()
 
 
 class Later:
@@ -270,22 +246,22 @@ def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> Non
     else:
         reason = str(error) if isinstance(error, FerError) else f"{type(error).__name__}: {error}"
     reason = redact(reason)[:5000]
-    can_go_on = journal.start["stage"] in RESUMABLE and _may_end_otherwise(error)
-    tags = early_end_tags(reason, _open[0].journal if can_go_on else None)
+    can_resume = journal.start["stage"] in RESUMABLE and _may_end_otherwise(error, writer)
+    tags = early_end_tags(reason, writer.resume_with if can_resume else None)
     done = False
     with suppress(FerError):
         journal.append("tags", values=tags)
-        journal.append("end", status=status, resumable=can_go_on)
+        journal.append("end", status=status, resumable=can_resume)
         delivery.wake()
         done = delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
     if not done:
         with suppress(Exception):
             delivery.say_directly(status, tags)
-    if can_go_on and not writer.nested:
-        console.say(f"next   {_going_on(journal)}")
+    if can_resume and not writer.nested:
+        console.say(f"next   {resume_command(journal)}")
 
 
-def _may_end_otherwise(error: BaseException) -> bool:
+def _may_end_otherwise(error: BaseException, writer: Writer) -> bool:
     """Whether to go on with the run makes sense: it is exact, and takes no other option.
 
     Training that diverges does so again. A request, images or weights that are wrong may be mended
@@ -296,21 +272,8 @@ def _may_end_otherwise(error: BaseException) -> bool:
         return False
     wrong = isinstance(error, (UsageError, DataError, WeightsError))
     if wrong and not isinstance(error, DiskFullError):
-        return any(writer.has_trained for writer in _open)
+        return writer.job_has_trained
     return True
-
-
-def early_end_tags(reason: str, go_on_with: Journal | None) -> dict[str, str]:
-    """What a run says that did not finish; a stage of `main` goes on with the whole of it."""
-    note = f"**Did not finish:** {reason}"
-    if go_on_with is not None:
-        note += f"\n\nGo on with `{_going_on(go_on_with)}`"
-    return {REASON_TAG: reason, NOTE_TAG: note}
-
-
-def _going_on(journal: Journal) -> str:
-    offline = " --offline" if journal.start["store"] is None and journal.run_id is None else ""
-    return f"fer {journal.start['stage']} --resume {journal.run_id or journal.key}{offline}"
 
 
 def _say_waiting(events: int) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import mlflow
@@ -22,7 +26,7 @@ from fer_experiments.errors import (
     WeightsError,
 )
 from fer_experiments.tracking import store
-from fer_experiments.tracking.opening import open_run
+from fer_experiments.tracking.lifecycle import open_run
 
 from ..conftest import Fer
 
@@ -104,7 +108,7 @@ def test_stages_of_a_larger_job_keep_their_names(
     fresh_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_RUN_NAME", "first look")
-    with open_run("main", "whole"), open_run("prepare", "prepare faces"):
+    with open_run("main", "whole") as main, open_run("prepare", "prepare faces", parent=main):
         pass
     assert sorted(name for _, name in made()) == ["first look", "prepare faces"]
 
@@ -323,9 +327,9 @@ def test_a_job_is_to_be_resumed_for_what_its_earlier_stages_trained(
     own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(WeightsError), open_run("main", "whole") as main:
-        with open_run("train", "first") as writer:
+        with open_run("train", "first", parent=main) as writer:
             writer.metrics({"train/loss": 1.0}, step=1)
-        with open_run("train", "second") as writer:
+        with open_run("train", "second", parent=main) as writer:
             raise WeightsError("a layer is missing")
     assert f"next   fer main --resume {main.run_id}" in capsys.readouterr().out
     kept = list((own_home / "data" / "runs").glob("[!.]*"))
@@ -344,3 +348,54 @@ def test_an_offline_run_is_resumed_offline(
 
 def test_no_variable_is_left_over_between_tests() -> None:
     assert "MLFLOW_EXPERIMENT_ID" not in os.environ
+
+
+def test_two_runs_can_be_open_at_once_and_neither_belongs_to_the_other(own_home: Path) -> None:
+    """In two threads, each with a run nested in its own."""
+    both_are_open = threading.Barrier(2)
+    stages: dict[str, tuple[str, str]] = {}
+
+    def job(name: str) -> None:
+        with open_run("main", f"job {name}") as main:
+            both_are_open.wait()
+            with open_run("prepare", f"prepare {name}", parent=main) as writer:
+                both_are_open.wait()
+                stages[name] = (main.run_id, writer.run_id)
+
+    threads = [threading.Thread(target=job, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for main, nested in stages.values():
+        runs = {run_id: MlflowClient().get_run(run_id) for run_id in (main, nested)}
+        assert {run.info.status for run in runs.values()} == {"FINISHED"}
+        assert runs[nested].data.tags["mlflow.parentRunId"] == main
+        assert "mlflow.parentRunId" not in runs[main].data.tags
+
+
+CHILD = """
+import json, sys
+from fer_experiments.tracking.lifecycle import open_run
+from fer_experiments.tracking.writer import Parent
+
+with open_run("train", "a stage", parent=Parent(**json.loads(sys.argv[1]))) as writer:
+    writer.metrics({"train/loss": 1.0}, step=1)
+    raise MemoryError
+"""
+
+
+def test_a_run_in_another_process_belongs_to_the_job_and_says_how_to_resume_it(
+    own_home: Path,
+) -> None:
+    with open_run("main", "whole") as main:
+        sent = json.dumps(dataclasses.asdict(main.as_parent()))
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, sent], capture_output=True, text=True, check=False
+        )
+    assert "MemoryError" in child.stderr
+    client = MlflowClient()
+    [run] = client.search_runs([main.experiment_id], "tags.stage = 'train'")
+    assert run.data.tags["mlflow.parentRunId"] == main.run_id
+    assert f"fer main --resume {main.run_id}" in run.data.tags["mlflow.note.content"]
+    assert run.info.status == "FAILED"

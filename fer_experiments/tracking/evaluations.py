@@ -12,14 +12,11 @@ import numpy as np
 from fer_experiments.config import FIELDS
 from fer_experiments.errors import RunError
 from fer_experiments.evaluation.metrics import Report, report
-from fer_experiments.tracking import store
+from fer_experiments.tracking import names, store
 from fer_experiments.tracking.runs import RunRecord, get_run, search, stored_arrays
 
 # Raised when scores of older evaluations mean something else or lack something.
 FORMAT = 3
-FORMAT_TAG = "evaluation_format"
-# Why it is not known which of the images the model was trained on; what val images chose of it.
-UNKNOWN_TAG, CHOSEN_TAG = "overlap_unknown", "chosen_on_val"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +61,21 @@ class Evaluation:
     @property
     def picked_on_val(self) -> bool:
         """Whether images of val chose the epoch, a temperature or the like: then val flatters."""
-        return self.metrics.get("val/images_selected_on", float(CHOSEN_TAG in self.tags)) > 0
+        return (
+            self.metrics.get("val/images_selected_on", float(names.CHOSEN_ON_VAL in self.tags)) > 0
+        )
 
     @property
     def val_remark(self) -> str:
         """What to keep in mind of the scores on val."""
         if not self.picked_on_val:
             return ""
-        return f"Chosen on val, which flatters a little: {self.tags[CHOSEN_TAG]}."
+        return f"Chosen on val, which flatters a little: {self.tags[names.CHOSEN_ON_VAL]}."
 
     @property
     def overlap_unknown(self) -> str:
         """Why it is not known which images the model was trained on; empty if it is."""
-        return self.tags.get(UNKNOWN_TAG, "")
+        return self.tags.get(names.OVERLAP_UNKNOWN, "")
 
     def clean_score(self, metric: str) -> float | None:
         """A score such as `val/macro_f1`, of the images that the model was not trained on.
@@ -166,7 +165,7 @@ def evaluations(
         tags = run.tags
         newest.setdefault((tags["model_uri"], tags["dataset_fingerprint"]), run)
     found = [Evaluation(run, label_of(run)) for run in newest.values()]
-    current = [e for e in found if e.tags.get(FORMAT_TAG) == str(FORMAT)]
+    current = [e for e in found if e.tags.get(names.EVALUATION_FORMAT) == str(FORMAT)]
     if not current:
         on = f" on dataset={dataset}" if dataset else ""
         old = f"{len(found)} by an older version" if found else "none"
