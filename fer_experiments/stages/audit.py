@@ -18,7 +18,8 @@ from fer_experiments.data.audit import (
     near_groups,
 )
 from fer_experiments.data.prepared import PreparedDataset
-from fer_experiments.evaluation import galleries
+from fer_experiments.reporting import dataset_card, image_grids
+from fer_experiments.run_names import data_run_name
 from fer_experiments.stages import common
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.writer import Writer
@@ -29,7 +30,7 @@ EXAMPLES = 3  # groups of each sort in the picture
 def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
     """Audits the prepared data; prepares it if that has not been done."""
     common.check_source(config)
-    name = f"audit {config.data.dataset.rstrip('/').rsplit('/', 1)[-1]}"
+    name = data_run_name("audit", config.data.dataset)
     with open_run("audit", name, experiment=experiment) as writer:
         config, dataset = common.prepare(config)
         writer.params({**asdict(config.data), "dataset_fingerprint": dataset.fingerprint})
@@ -45,7 +46,7 @@ def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
         scores = common.audit_metrics(dataset) | {f"audit/{k}": n for k, n in found.items()}
         writer.metrics(scores | {"time/audit_seconds": seconds})
         _log_groups(writer, dataset, exact, near)
-        lines = [*common.audit_lines(dataset), *_near_lines(found)]
+        lines = [*dataset_card.audit_lines(dataset), *_near_lines(found)]
         writer.note("\n".join([f"# {dataset.name}", "", *(f"- {line}" for line in lines), ""]))
         counts = ", ".join(f"{dataset.size(split)} {split}" for split in used)
         leaking = any(dataset.manifest["audit"][f"{part}_in_train"] for part in ("val", "test"))
@@ -77,12 +78,12 @@ def _log_groups(
     rows = list(_examples(dataset, exact, near))
     if rows:
         title = f"{dataset.name}: what the audit found"
-        writer.figure(galleries.image_groups(rows, title=title), "audit/examples.png")
+        writer.figure(image_grids.image_groups(rows, title=title), "audit/examples.png")
 
 
 def _examples(
     dataset: PreparedDataset, exact: Sequence[Group], near: Sequence[Group]
-) -> Iterator[galleries.Block]:
+) -> Iterator[image_grids.Block]:
     """A few groups of each sort; no group twice, and no blank images, which tell nothing."""
     splits, labels = dataset.splits, np.asarray(dataset.labels)
     exact = [g for g in exact if not is_blank(dataset.images[g.members[:1]])[0]]
@@ -99,7 +100,7 @@ def _examples(
             key = np.char.add(splits[group.members], labels[group.members].astype(str))
             first = np.sort(np.unique(key, return_index=True)[1])
             members = group.members[np.append(first, np.setdiff1d(np.arange(len(key)), first))]
-            yield galleries.Block(
+            yield image_grids.Block(
                 heading,
                 dataset.images[members],
                 [f"{splits[i]} {dataset.class_names[labels[i]]}" for i in members],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fer_experiments import console
 from fer_experiments.data.seen import by_temperature
 from fer_experiments.evaluation.calibration import at_the_end, calibration, fit_temperature
+from fer_experiments.run_names import run_name
 from fer_experiments.stages import common, evaluate, selection
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.tracking.lifecycle import open_run
@@ -37,7 +38,7 @@ def run(
     config = logged.config
     with open_run(
         "calibrate",
-        common.run_name(config, "calibrate"),
+        run_name(config, "calibrate"),
         experiment=experiment,
         tags={"source_run_id": logged.source_run_id, **common.whose(config)},
     ) as writer:
@@ -68,7 +69,7 @@ def run(
         seen = logged.seen.joined(by_temperature(prepared))
         writer.model(scaled, config=config, prepared=prepared, seen=seen, rule=logged.rule)
         line = (
-            f"{common.run_name(config, 'calibrate')}: temperature {temperature:.3f} fitted on val, "
+            f"{run_name(config, 'calibrate')}: temperature {temperature:.3f} fitted on val, "
             f"ECE there {ece[0]:.3f} before and {ece[1]:.3f} after; {same:.2%} of the val images "
             "are named as before"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,13 +12,13 @@ from fer_experiments import console
 from fer_experiments.config import Config, per_backbone
 from fer_experiments.data import prepared as data
 from fer_experiments.data import seen
-from fer_experiments.data.images import FLOAT, INTEGER, SQUASH, PixelRule
+from fer_experiments.data.images import PixelRule
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.sources import open_source
-from fer_experiments.evaluation import figures
 from fer_experiments.models import backbones
 from fer_experiments.models import weights as pretrained
 from fer_experiments.recipes import DEFAULT_RECIPE, resolve
+from fer_experiments.reporting import dataset_card, figures
 from fer_experiments.tracking.writer import Writer
 
 if TYPE_CHECKING:
@@ -99,11 +99,6 @@ def check_source(config: Config) -> None:
     open_source(asked.dataset, synthetic_count=asked.synthetic_count, data_seed=asked.data_seed)
 
 
-def run_name(config: Config, stage: str) -> str:
-    """A name that tells runs apart in a chart: `vgg16 finetune baseline s0`."""
-    return f"{config.model.backbone} {stage} {config.recipe} s{config.train.seed}"
-
-
 def whose(config: Config) -> dict[str, str]:
     """Tags by which a run is found from its first moment on, whatever it is called later."""
     return {
@@ -130,7 +125,7 @@ def describe_data(writer: Writer, prepared: PreparedDataset) -> None:
     """The dataset card: counts, audit, a grid of samples."""
     manifest = prepared.manifest
     writer.json(manifest, "dataset/card.json")
-    writer.text(card(prepared), "dataset/card.md")
+    writer.text(dataset_card.card(prepared), "dataset/card.md")
     images, labels = prepared.split("train")
     writer.figure(
         figures.sample_grid(
@@ -158,33 +153,6 @@ def keep_hashes(writer: Writer, prepared: PreparedDataset) -> None:
         writer.arrays(hashes, seen.HASHES)
 
 
-def card(prepared: PreparedDataset) -> str:
-    """The dataset card as Markdown."""
-    manifest = prepared.manifest
-    splits = [split for split in ("train", "val", "test") if prepared.size(split)]
-    lines = [
-        f"# {prepared.name}",
-        "",
-        f"{prepared.image_size}×{prepared.image_size} grey images from "
-        f"`{manifest['source']['dataset']}`, split `{manifest['split']}`.",
-        "",
-        "| class | " + " | ".join(splits) + " |",
-        "|---|" + "---:|" * len(splits),
-    ]
-    for i, name in enumerate(prepared.class_names):
-        counts = " | ".join(str(prepared.counts[split][i]) for split in splits)
-        lines.append(f"| {name} | {counts} |")
-    totals = " | ".join(str(prepared.size(split)) for split in splits)
-    lines += [f"| **all** | {totals} |", "", "## Audit", ""]
-    lines += [f"- {text}" for text in audit_lines(prepared)]
-    if manifest.get("left_out"):  # older versions did not tell
-        lines += ["", "## Left out", "", *[f"- {text}" for text in manifest["left_out"]]]
-    if manifest["skipped"]:
-        lines += ["", "## Skipped files", "", *[f"- {text}" for text in manifest["skipped"]]]
-    lines += ["", f"Fingerprint: `{prepared.fingerprint}`", ""]
-    return "\n".join(lines)
-
-
 def audit_metrics(prepared: PreparedDataset) -> dict[str, float]:
     """The audit's counts as metrics `audit/…`; what is counted by split, a metric each."""
     found: dict[str, float] = {}
@@ -194,60 +162,6 @@ def audit_metrics(prepared: PreparedDataset) -> dict[str, float]:
         else:
             found[f"audit/{name}"] = count
     return found
-
-
-def audit_lines(prepared: PreparedDataset) -> list[str]:
-    """The audit in words."""
-    audit = prepared.manifest["audit"]
-    dropped = audit.get("dropped_from_train")
-    return [
-        f"{audit['duplicate_groups']} sets of identical images ({audit['duplicate_images']} "
-        f"images); {audit['cross_split_groups']} sets reach over splits",
-        f"{audit['val_in_train']} val and {audit['test_in_train']} test images also stand in train",
-        *([f"{dropped} training images that also stand there were dropped"] if dropped else []),
-        f"{audit['conflicting_groups']} sets of identical images carry different labels",
-        f"blank images: {_by_split(audit['blank_images'])}",
-        # Data that older versions prepared were not asked.
-        *(
-            [f"images with less than a tenth of the range of grey: {_by_split(faint)}"]
-            if any((faint := audit.get("faint_images", {})).values())
-            else []
-        ),
-        altered_line(prepared) or "no file skipped, converted or resized",
-        *pixel_lines(prepared),
-    ]
-
-
-def _by_split(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} in {split}" for split, n in counts.items() if n) or "none"
-
-
-def pixel_lines(prepared: PreparedDataset) -> list[str]:
-    """How files became pixels, where that was not plain."""
-    lines = []
-    if prepared.crop == SQUASH:
-        lines.append("images that were not square were squashed, as older versions did")
-    elif count := prepared.manifest.get("not_square"):
-        lines.append(f"{count} images were not square: their central square was taken")
-    numbers = {INTEGER: "whole numbers of more than 8 bits", FLOAT: "fractions"}
-    lines += [
-        f"of {numbers[kind]}, {white:g} is white"
-        for kind, white in prepared.white.items()
-        if kind in numbers
-    ]
-    return lines
-
-
-def altered_line(prepared: PreparedDataset) -> str | None:
-    """How many files were skipped or changed to fit; None if none was."""
-    manifest = prepared.manifest
-    counts = (len(manifest["skipped"]), manifest["colour_converted"], manifest["resized"])
-    if not any(counts):
-        return None
-    return (
-        f"of the files, {counts[0]} were skipped, {counts[1]} converted to grey and "
-        f"{counts[2]} resized"
-    )
 
 
 def following(writer: Writer, name: str, **options: object) -> str:

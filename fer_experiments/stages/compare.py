@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import mean, stdev
 
 from matplotlib.figure import Figure
 
 from fer_experiments import console
 from fer_experiments.data.prepared import by_fingerprint
-from fer_experiments.evaluation import comparison, figures, galleries, html
+from fer_experiments.evaluation import comparison
 from fer_experiments.evaluation.comparison import Pair
-from fer_experiments.evaluation.statistics import Difference
+from fer_experiments.reporting import figures, html, image_grids
+from fer_experiments.reporting.comparison_tables import (
+    FOOTNOTE,
+    HEADER,
+    PAIR_HEADER,
+    POOLED_HEADER,
+    model_row,
+    pair_row,
+    pooled_seeds,
+    set_apart,
+    terminal_table,
+)
+from fer_experiments.reporting.tables import markdown, to_csv
+from fer_experiments.reporting.verdicts import verdict
 from fer_experiments.stages import common
 from fer_experiments.stages.contestants import contestants, left_out
-from fer_experiments.tracking.evaluations import Evaluation, Found, evaluations
+from fer_experiments.tracking.evaluations import Evaluation, evaluations
 from fer_experiments.tracking.evaluations import ranked as by_rank
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.runs import compare_link, histories
 from fer_experiments.tracking.writer import Writer
 
-HEADER = (
-    "model",
-    "val accuracy", "val macro-F1", "val clean images", "val clean accuracy", "val clean macro-F1",
-    "val ECE",
-    "test accuracy", "test macro-F1", "test clean images", "test clean accuracy",
-    "test clean macro-F1", "test ECE",
-    "parameters", "training s", "images/s", "MB",
-)  # fmt: skip
-PAIR_HEADER = (
-    "first", "second", "images", "macro-F1 difference", "low", "high", "p",
-    "accuracy difference", "accuracy low", "accuracy high", "accuracy p", "why not compared",
-)  # fmt: skip
-FOOTNOTE = (
-    "Ranked by macro-F1 on the clean images of val: those that the model was not trained on. A "
-    "star marks scores on val of a model whose epoch, temperature or the like was chosen on val: "
-    "they flatter; test does not. Intervals are 95 %. Differences are paired over the images that "
-    "neither of the two was trained on; their intervals and p hold for all pairs at once "
-    "(Bonferroni)."
-)
 # Verdicts that the terminal and the note show; the tables hold all.
 _MOST_VERDICTS = 6
 _MOST_ROWS = 20  # of a figure
@@ -76,20 +67,20 @@ def run(
         split = "test" if all("test/accuracy" in e.metrics for e in ranked) else "val"
         paired = _pairs(ranked, split, delta)
         class_names = best.predictions(split).class_names
-        verdicts = [comparison.verdict(pair, class_names) for pair in paired]
+        verdicts = [verdict(pair, class_names) for pair in paired]
         if paired and not any(pair.comparison for pair in paired):
             verdicts.insert(0, f"no pair could be compared on {split}")
         shown = verdicts[:_MOST_VERDICTS]
         if len(verdicts) > len(shown):
             shown.append(f"and {len(verdicts) - len(shown)} more pairs: see {split}_pairs.csv")
-        pooled = _pooled(ranked)
-        apart = [*_apart(found), *left_out(found.same, ranked)]
+        pooled = pooled_seeds(ranked)
+        apart = [*set_apart(found), *left_out(found.same, ranked)]
 
         writer.metrics({"models": len(ranked), "best/val_macro_f1": best.metrics["val/macro_f1"]})
         _write_tables(writer, ranked, paired, split)
         text = [
-            *_markdown(HEADER, [_row(e) for e in ranked]),
-            *(["", *_markdown(_POOLED_HEADER, pooled)] if pooled else []),
+            *markdown(HEADER, [model_row(e) for e in ranked]),
+            *(["", *markdown(POOLED_HEADER, pooled)] if pooled else []),
             "",
             *(f"- {line}" for line in shown),
             "",
@@ -99,21 +90,21 @@ def run(
         writer.text("\n".join([*text, ""]), "comparison.md")
         writer.note("\n".join(text))
         sections = [
-            html.Section(heading="Models", columns=HEADER, rows=[_row(e) for e in ranked]),
-            *_pooled_section(pooled),
+            html.Section(heading="Models", columns=HEADER, rows=[model_row(e) for e in ranked]),
+            html.Section(heading="Seeds pooled", columns=POOLED_HEADER, rows=pooled),
             html.Section(
                 heading=f"Verdicts on {split}",
                 points=[*verdicts, *apart],
                 columns=PAIR_HEADER,
-                rows=[_pair_row(pair) for pair in paired],
+                rows=[pair_row(pair) for pair in paired],
             ),
             html.Section(heading="Pictures", figures=_draw(writer, ranked, paired, split)),
         ]
         page = html.page(name, f"Verdicts from {split}. {FOOTNOTE}", sections)
         writer.text(page, "comparison.html")
-        console.table(*_for_terminal(ranked))
+        console.table(*terminal_table(ranked))
         if pooled:
-            console.table(_POOLED_HEADER, pooled)
+            console.table(POOLED_HEADER, pooled)
         link = compare_link([e.run.id for e in ranked], [e.run.experiment_id for e in ranked])
         common.close(
             writer,
@@ -146,104 +137,6 @@ def _pairs(ranked: Sequence[Evaluation], split: str, delta: float | None) -> lis
     return [told(pair) for pair in found]
 
 
-def _row(evaluation: Evaluation) -> list[str]:
-    m = evaluation.metrics
-    star = "*" if evaluation.picked_on_val else ""
-
-    def scores(split: str) -> list[str]:
-        if f"{split}/accuracy" not in m:
-            return ["–"] * 6
-        _, accuracy, macro_f1, ece = evaluation.scores_in_words(split)
-        mark = star if split == "val" else ""
-        clean = ["unknown" if evaluation.overlap_unknown else "0", "–", "–"]
-        if f"{split}/clean/accuracy" in m:
-            images, *scores, _ = evaluation.scores_in_words(f"{split}/clean")
-            clean = [images, *(score + mark for score in scores)]
-        return [accuracy + mark, macro_f1 + mark, *clean, ece]
-
-    def plain(name: str, form: str) -> str:
-        return format(m[name], form) if name in m else "–"
-
-    return [
-        evaluation.label,
-        *scores("val"),
-        *scores("test"),
-        plain("weights/parameters", ",.0f"),
-        plain("time/train_seconds_total", ".0f"),
-        plain("time/val_images_per_second", ".0f"),
-        plain("weights/file_megabytes", ".1f"),
-    ]
-
-
-def _for_terminal(ranked: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
-    """The columns that fit, without those that nobody has; clean ones where they differ."""
-    hidden = {"MB"}
-    for split in ("val", "test"):
-        hidden |= {f"{split} clean images", f"{split} clean accuracy"}
-        if all(e.metrics.get(f"{split}/images_with_twin") == 0 for e in ranked):
-            hidden.add(f"{split} clean macro-F1")
-    wanted = [i for i, head in enumerate(HEADER) if head not in hidden]
-    rows = [_row(e) for e in ranked]
-    wanted = [i for i in wanted if any(row[i] != "–" for row in rows)]
-    return [HEADER[i] for i in wanted], [[row[i] for i in wanted] for row in rows]
-
-
-_POOLED_HEADER = ("seeds pooled", "seeds", "split", "accuracy", "macro-F1")
-
-
-def _pooled(ranked: Sequence[Evaluation]) -> list[list[str]]:
-    """Mean and standard deviation over seeds, where models differ in the seed alone."""
-    families: dict[tuple[object, ...], list[Evaluation]] = {}
-    for e in ranked:
-        families.setdefault(e.family, []).append(e)
-    rows = []
-    for members in families.values():
-        seeds = sorted({int(e.run.params["seed"]) for e in members})
-        if len(seeds) < 2:
-            continue
-        by_age = sorted(members, key=lambda e: e.run.started)
-        one_each = {e.run.params["seed"]: e for e in by_age}.values()  # the newest of each
-        for split in ("val", "test"):
-            if all(f"{split}/accuracy" in e.metrics for e in one_each):
-                first = next(iter(one_each))
-                rows.append(
-                    [
-                        f"{first.tags['backbone']} {first.tags['source_stage']} "
-                        f"{first.tags['recipe']}",
-                        ", ".join(map(str, seeds)),
-                        split,
-                        *(
-                            f"{mean(values):{form}} ± {stdev(values):{form}}"
-                            for score, form in (("accuracy", ".1%"), ("macro_f1", ".3f"))
-                            for values in [[e.metrics[f"{split}/{score}"] for e in one_each]]
-                        ),
-                    ]
-                )
-    return rows
-
-
-def _pooled_section(rows: list[list[str]]) -> list[html.Section]:
-    if not rows:
-        return []
-    return [html.Section(heading="Seeds pooled", columns=_POOLED_HEADER, rows=rows)]
-
-
-def _pair_row(pair: Pair) -> list[str]:
-    cells = [pair.first, pair.second, str(pair.images)]
-    for d, form in ((pair.macro_f1, ".4f"), (pair.accuracy, ".4g")):
-        cells += ["–"] * 4 if d is None else [*_signed(d), f"{d.p:{form}}"]
-    return [*cells, pair.not_compared or ""]
-
-
-def _signed(difference: Difference) -> list[str]:
-    return [f"{v:+.4f}" for v in (difference.value, difference.low, difference.high)]
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
 def _write_tables(
     writer: Writer, ranked: Sequence[Evaluation], paired: Sequence[Pair], split: str
 ) -> None:
@@ -260,20 +153,14 @@ def _write_tables(
         for e in ranked
     ]
     keys = ["model", "run_id", "source_run_id", "model_uri", "picked_on_val"]
-    writer.text(_csv([[*keys, *names], *rows]), "comparison.csv")
+    writer.text(to_csv([[*keys, *names], *rows]), "comparison.csv")
     if paired:
-        writer.text(_csv([PAIR_HEADER, *map(_pair_row, paired)]), f"{split}_pairs.csv")
-    columns = zip(*map(_row, ranked), strict=True)
+        writer.text(to_csv([PAIR_HEADER, *map(pair_row, paired)]), f"{split}_pairs.csv")
+    columns = zip(*map(model_row, ranked), strict=True)
     writer.table(
         {head: list(values) for head, values in zip(HEADER, columns, strict=True)},
         "comparison.json",
     )
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
 
 
 def _draw(
@@ -310,7 +197,7 @@ def _disagreement(ranked: Sequence[Evaluation], pair: Pair, split: str) -> Figur
         return None
     first, second = (e.predictions(split) for e in ranked[:2])
     images, labels = prepared.split(split)
-    return galleries.disagreement(
+    return image_grids.disagreement(
         images,
         labels,
         first.probabilities,
@@ -319,19 +206,3 @@ def _disagreement(ranked: Sequence[Evaluation], pair: Pair, split: str) -> Figur
         names=(pair.first, pair.second),
         title=f"{split}: where the best two disagree",
     )
-
-
-def _apart(found: Found) -> list[str]:
-    """Names what was left out because it was judged on other images, or otherwise."""
-    lines = []
-    for why, those in (
-        ("judged on other data", found.other),
-        ("judged by an older version of the scores (run fer evaluate again)", found.older),
-    ):
-        if those:
-            names = ", ".join(
-                f"{e.label} on {e.tags['dataset_name']} {e.fingerprint[:8]}" for e in those[:5]
-            )
-            more = f" and {len(those) - 5} more" if len(those) > 5 else ""
-            lines.append(f"not compared, {why}: {names}{more}")
-    return lines

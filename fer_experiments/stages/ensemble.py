@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.errors import ConfigError, RunError, shown
+from fer_experiments.run_names import run_name
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.evaluate import MODEL_STAGES, check_crops
@@ -56,7 +57,7 @@ def run(
     config = _config(members, tta)
     with open_run(
         "ensemble",
-        common.run_name(config, "ensemble"),
+        run_name(config, "ensemble"),
         experiment=experiment,
         tags={"member_run_ids": ",".join(ids)},
     ) as writer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +12,12 @@ from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.errors import ConfigError, DataError, RunError
-from fer_experiments.evaluation import figures, galleries
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.predictions import Views, test_time_views
-from fer_experiments.evaluation.words import CONSTANT, top_confusions
+from fer_experiments.evaluation.split_evaluation import SplitEvaluation
+from fer_experiments.reporting import evaluation_notes, figures, image_grids
+from fer_experiments.reporting.findings import top_confusions
+from fer_experiments.run_names import run_name
 from fer_experiments.stages import common, contestants, selection
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.overlap import Overlap, overlap
@@ -90,7 +91,7 @@ def run(
     if data:
         common.check_source(config)
     source = get_run(logged.source_run_id, stages=MODEL_STAGES)
-    name = common.run_name(config, f"evaluate {source.stage}")
+    name = run_name(config, f"evaluate {source.stage}")
     with open_run(
         "evaluate",
         name,
@@ -118,15 +119,22 @@ def run(
         }
         writer.tags({tag: text for tag, text in told.items() if text})
         console.load_keras()
-        label = common.run_name(config, source.stage)
+        label = run_name(config, source.stage)
         reports = judge(writer, load(logged), prepared, logged, label=label, seen=seen, views=views)
         # After the scores: MLflow's comparison opens on the metric that was logged first.
         cost = ("weights/parameters", "weights/file_megabytes", "time/train_seconds_total")
         trained = source.metrics
         writer.metrics({name: trained[name] for name in cost if name in trained})
         answered = selection.answered(logged)
-        _describe(writer, config, prepared, reports, seen, answered)
-        lines = [*_lines(name, prepared, reports, seen), f"model  {answered}"]
+        told_of = {"chosen": seen.chosen, "unknown": seen.unknown}
+        writer.note(
+            evaluation_notes.note(config, prepared.name, reports, model=answered, **told_of)
+        )
+        watched = console.is_terminal()
+        lines = [
+            *evaluation_notes.lines(name, prepared.name, reports, whole=watched, **told_of),
+            f"model  {answered}",
+        ]
         common.close(writer, lines, following=common.following(writer, "compare"))
     return common.StageResult(
         run_id=writer.run_id,
@@ -182,18 +190,6 @@ def choose(
     return model_of(found[0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What was found of one split."""
-
-    report: Report
-    clean: Report | None  # of the images that the model was not trained on; None: none, or unknown
-    augmented: Report | None  # with test-time augmentation
-    probabilities: np.ndarray  # (N, C)
-    fitted: np.ndarray | None  # (N,) bool: which images it was trained on; None: unknown
-    selected: np.ndarray | None  # (N,) bool: which of them chose its epoch, temperature or the like
-
-
 def check_crops(tta: str, logged: LoggedModel) -> None:
     """That a model whose crops are to be judged takes crops at all.
 
@@ -216,11 +212,11 @@ def judge(
     label: str,
     seen: Overlap,
     views: Views | None = None,
-) -> dict[str, Judged]:
+) -> dict[str, SplitEvaluation]:
     """Predicts val and test, writes scores, figures and predictions of each."""
     from fer_experiments.evaluation.predictions import predict
 
-    found: dict[str, Judged] = {}
+    found: dict[str, SplitEvaluation] = {}
     for split in SPLITS:
         images, labels = prepared.split(split)
         if not len(images):
@@ -236,7 +232,7 @@ def judge(
             clean = report(probabilities[~fitted], labels[~fitted], names, split=split)
         if views is not None:
             augmented = report(predict(model, images, views=views), labels, names, split=split)
-        judged = Judged(
+        judged = SplitEvaluation(
             report=report(probabilities, labels, names, split=split),
             clean=clean,
             augmented=augmented,
@@ -256,7 +252,7 @@ def judge(
 
 
 def _log_scores(
-    writer: Writer, judged: Judged, prepared: PreparedDataset, logged: LoggedModel
+    writer: Writer, judged: SplitEvaluation, prepared: PreparedDataset, logged: LoggedModel
 ) -> None:
     split = judged.report.split
     scores = {f"{split}/{name}": value for name, value in judged.report.scores().items()}
@@ -274,16 +270,16 @@ def _log_scores(
 
 
 def _draw(
-    writer: Writer, judged: Judged, images: np.ndarray, labels: np.ndarray, *, title: str
+    writer: Writer, judged: SplitEvaluation, images: np.ndarray, labels: np.ndarray, *, title: str
 ) -> None:
     """What neither the table nor the confusion matrix shows."""
     r, split = judged.report, judged.report.split
     drawn = {
         "reliability": figures.reliability({split: r.calibration}, title=f"{title}: reliability"),
-        "confident_mistakes": galleries.mistakes(
+        "confident_mistakes": image_grids.mistakes(
             images, labels, judged.probabilities, r.class_names, title=f"{title}: surest mistakes"
         ),
-        "least_certain": galleries.uncertain(
+        "least_certain": image_grids.uncertain(
             images, labels, judged.probabilities, r.class_names, title=f"{title}: least certain"
         ),
     }
@@ -302,7 +298,7 @@ def _explain(
     writer: Writer,
     model: keras.Model,
     prepared: PreparedDataset,
-    found: Mapping[str, Judged],
+    found: Mapping[str, SplitEvaluation],
     *,
     label: str,
 ) -> None:
@@ -317,7 +313,7 @@ def _explain(
     said = judged.probabilities[chosen]
     maps = hires_cam(model, images[chosen], said.argmax(axis=1))
     writer.figure(
-        galleries.heat_maps(
+        image_grids.heat_maps(
             images[chosen],
             maps,
             labels[chosen],
@@ -380,7 +376,9 @@ def _log_report(writer: Writer, judged: Report, *, title: str) -> None:
     )
 
 
-def _log_predictions(writer: Writer, prepared: PreparedDataset, split: str, judged: Judged) -> None:
+def _log_predictions(
+    writer: Writer, prepared: PreparedDataset, split: str, judged: SplitEvaluation
+) -> None:
     probabilities = judged.probabilities
     part = prepared.slice(split)
     ids, labels = np.asarray(prepared.ids[part]), np.asarray(prepared.labels[part])
@@ -412,90 +410,3 @@ def _log_predictions(writer: Writer, prepared: PreparedDataset, split: str, judg
         },
         f"{split}/probabilities.npz",
     )
-
-
-def _describe(
-    writer: Writer,
-    config: Config,
-    prepared: PreparedDataset,
-    found: Mapping[str, Judged],
-    seen: Overlap,
-    answered: str,
-) -> None:
-    rows = [
-        f"**{config.model.backbone}**, recipe `{config.recipe}`, judged on {prepared.name}.",
-        "",
-        "| images | number | accuracy (95 % interval) | macro-F1 (95 % interval) | ECE |",
-        "|---|---:|---:|---:|---:|",
-        *(
-            f"| {name} | {r.images} | {_interval(r, 'accuracy', '.1%')} "
-            f"| {_interval(r, 'macro_f1', '.3f')} | {r.calibration.ece:.3f} |"
-            for name, r in _parts(found)
-        ),
-    ]
-    rows += ["", *(f"- {line}" for line in _seen_lines(found, seen))]
-    for split, judged in found.items():
-        r = judged.report
-        if r.predicted_classes == 1:
-            rows += ["", f"**{split}**: {CONSTANT}."]
-        elif r.predicted_classes < len(r.class_names):
-            rows.append(
-                f"{split}: only {r.predicted_classes} of {len(r.class_names)} classes are ever "
-                "predicted."
-            )
-        rows += ["", *(f"- {split}: {line}" for line in top_confusions(r.confusion, r.class_names))]
-    rows += ["", f"Model: {answered}"]
-    writer.note("\n".join(rows))
-
-
-def _parts(found: Mapping[str, Judged]) -> list[tuple[str, Report]]:
-    """Every report under its name; `clean` only where it judges other images than the whole."""
-    parts = []
-    for split, judged in found.items():
-        parts.append((split, judged.report))
-        if judged.clean is not None and judged.clean.images < judged.report.images:
-            parts.append((f"{split} clean", judged.clean))
-        if judged.augmented is not None:
-            parts.append((f"{split} with TTA", judged.augmented))
-    return parts
-
-
-def _interval(r: Report, score: str, form: str) -> str:
-    i = r.intervals[score]
-    return f"{i.value:{form}} ({i.low:{form}} to {i.high:{form}})"
-
-
-def _seen_lines(found: Mapping[str, Judged], seen: Overlap) -> list[str]:
-    """What the model has seen of the images that judge it, in words."""
-    if seen.unknown:
-        return [f"overlap unknown, so no score is called clean: {seen.unknown}"]
-    lines = []
-    for split, judged in found.items():
-        N = judged.report.images
-        for images, what in (
-            (judged.fitted, "are images that the model was trained on; clean leaves them out"),
-            (judged.selected, f"have chosen the model's {seen.chosen}, which flatters a little"),
-        ):
-            if images is not None and images.any():
-                lines.append(f"{split}: {images.sum():,} of {N:,} images {what}")
-        if judged.clean is None:
-            lines.append(f"{split}: no image is left that would show what the model has learnt")
-    return lines
-
-
-def _lines(
-    name: str, prepared: PreparedDataset, found: Mapping[str, Judged], seen: Overlap
-) -> list[str]:
-    lines = [f"{name} on {prepared.name} (95 % intervals)"]
-    lines += [
-        f"{part:5} accuracy {_interval(r, 'accuracy', '.1%')}, macro-F1 "
-        f"{_interval(r, 'macro_f1', '.3f')}, log-loss {r.log_loss:.3f}, "
-        f"ECE {r.calibration.ece:.3f}, {r.images} images"
-        for part, r in _parts(found)
-    ]
-    lines += _seen_lines(found, seen)
-    if "test" not in found:
-        lines.append("there are no test images: only val was scored")
-    if console.is_terminal() and "val" in found:
-        lines.append(found["val"].report.text.rstrip())
-    return lines

@@ -15,6 +15,7 @@ from fer_experiments.config import (
     per_backbone,
 )
 from fer_experiments.errors import RunError
+from fer_experiments.run_names import run_name
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
@@ -63,7 +64,7 @@ def run(
     logged = model_of(source)
     with open_run(
         "finetune",
-        common.run_name(config, "finetune"),
+        run_name(config, "finetune"),
         experiment=experiment,
         parent=parent,
         tags={"source_run_id": source.id, **common.whose(config)},
@@ -82,8 +83,7 @@ def run(
             train_batchnorm=config.finetune.train_batchnorm,
         )
         console.say(
-            f"{common.run_name(config, 'finetune')}: from {source.name}, unfrozen: "
-            + _listed(unfrozen)
+            f"{run_name(config, 'finetune')}: from {source.name}, unfrozen: " + _listed(unfrozen)
         )
         phase = Phase(
             stage="finetune",

@@ -12,8 +12,9 @@ from fer_experiments.config import Config
 from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.seen import Seen, by_training
 from fer_experiments.errors import DataError
-from fer_experiments.evaluation import figures
-from fer_experiments.evaluation.words import CONSTANT
+from fer_experiments.reporting import dataset_card, figures
+from fer_experiments.reporting.findings import CONSTANT
+from fer_experiments.run_names import run_name
 from fer_experiments.stages import common, inputs
 from fer_experiments.tracking.writer import MODEL_URI, Writer
 
@@ -52,7 +53,7 @@ def begin(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
     common.keep_hashes(writer, prepared)
     for split in ("train", "val"):
         writer.dataset(prepared, split=split)
-    altered = common.altered_line(prepared)
+    altered = dataset_card.altered_line(prepared)
     if altered:
         console.say(altered)
 
@@ -107,7 +108,7 @@ def fit_and_log(
     writer.figure(
         figures.learning_curves(
             result.history,
-            title=common.run_name(config, phase.stage),
+            title=run_name(config, phase.stage),
             best_epoch=result.kept_epoch if config.train.keep_epoch == "best" else None,
         ),
         "learning_curves.png",
@@ -208,7 +209,7 @@ def summary(config: Config, result: common.StageResult, stage: str) -> list[str]
     chosen = "epoch picked on val" if config.train.keep_epoch == "best" else "last epoch"
     return [
         *([f"val: {CONSTANT}"] if scores["val/predicted_classes"] == 1 else []),
-        f"{common.run_name(config, stage)}: val accuracy {scores['val/accuracy']:.1%}, "
+        f"{run_name(config, stage)}: val accuracy {scores['val/accuracy']:.1%}, "
         f"macro-F1 {scores['val/macro_f1']:.3f} ({chosen})",
     ]
 

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
 from fer_experiments.data.audit import exact_groups, groups_csv
+from fer_experiments.reporting import dataset_card
+from fer_experiments.run_names import data_run_name
 from fer_experiments.stages import common
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.writer import Writer
@@ -18,7 +20,12 @@ def run(
 ) -> data.PreparedDataset:
     """Prepares the data, or finds it prepared, and writes the dataset card."""
     common.check_source(config)
-    with open_run("prepare", run_name(config), experiment=experiment, parent=parent) as writer:
+    with open_run(
+        "prepare",
+        data_run_name("prepare", config.data.dataset),
+        experiment=experiment,
+        parent=parent,
+    ) as writer:
         started = time.perf_counter()
         config, dataset = common.prepare(config, whole=True)
         seconds = time.perf_counter() - started
@@ -35,9 +42,9 @@ def run(
         )
         if groups := exact_groups(dataset.images):
             writer.text(groups_csv(groups, dataset), "audit/groups.csv")
-        writer.note(common.card(dataset))
+        writer.note(dataset_card.card(dataset))
         counts = ", ".join(f"{dataset.size(split)} {split}" for split in splits)
-        lines = [f"{dataset.name}: {counts}", *common.audit_lines(dataset)]
+        lines = [f"{dataset.name}: {counts}", *dataset_card.audit_lines(dataset)]
         if not dataset.size("test"):
             lines.append("there are no test images: only val will be scored")
         lines.append(f"folder {dataset.folder}")
@@ -47,8 +54,3 @@ def run(
             following=common.following(writer, "train", **common.data_options(config)),
         )
     return dataset
-
-
-def run_name(config: Config) -> str:
-    """`prepare archive.zip`."""
-    return f"prepare {config.data.dataset.rstrip('/').rsplit('/', 1)[-1]}"

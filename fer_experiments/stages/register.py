@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from fer_experiments.config import Thresholds
 from fer_experiments.errors import ConfigError, RunError
+from fer_experiments.reporting.model_card import model_card
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.contestants import contestants, left_out
 from fer_experiments.stages.gate import Decision, Verdict, decide, figures, reason, told
@@ -153,7 +154,7 @@ def _settle(name: str, best: Evaluation, decision: Decision, thresholds: Thresho
         if version is None:
             uri = candidate.tags["model_uri"]
             version = registry.add_version(name, uri, tags=_version_tags(candidate, metric))
-        registry.describe(version, _model_card(candidate))
+        registry.describe(version, model_card(candidate, describe(candidate.tags["model_uri"])))
         numbers = {"metric": metric, **asdict(thresholds)}
         if verdict is not None:
             numbers |= figures(decision, verdict)
@@ -183,45 +184,6 @@ def _version_tags(candidate: Evaluation, metric: str) -> dict[str, str]:
             for score in dict.fromkeys((metric, "val/accuracy", "val/macro_f1"))
         },
     }
-
-
-def _model_card(best: Evaluation) -> str:
-    params, trained = best.run.params, describe(best.tags["model_uri"])
-    rows = [
-        f"{best.label}: {params['backbone']} with weights `{params['weights']}`, "
-        f"cut `{params['cut']}`, recipe `{params['recipe']}`, trained on "
-        f"{trained.dataset_name} (dataset `{trained.config.data.dataset}`, fingerprint "
-        f"`{trained.dataset_fingerprint[:16]}`), judged on {best.tags['dataset_name']} "
-        f"(`{best.fingerprint[:16]}`).",
-        "",
-        "| | images | accuracy (95 % interval) | macro-F1 (95 % interval) | ECE |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    twins = [s for s in ("val", "test") if best.metrics.get(f"{s}/images_with_twin")]
-    for split in ("val", "val/clean", "test", "test/clean"):
-        if split.endswith("/clean") and split.removesuffix("/clean") not in twins:
-            continue
-        if f"{split}/accuracy" in best.metrics:
-            rows.append(f"| {split} | {' | '.join(best.scores_in_words(split))} |")
-    remarks = [best.val_remark]
-    if twins:
-        remarks.append("clean: images that the model was not trained on.")
-    if best.overlap_unknown:
-        remarks.append(f"Unknown which of them it was trained on: {best.overlap_unknown}.")
-    rows += [
-        "",
-        " ".join(remarks).strip(),
-        "",
-        "**Input**: float32 pixels 0–255, grey, one face filling the image.",
-        "",
-        "**Limits**: the labels are what people guessed; on FER-2013 people themselves name about "
-        "65 % as labelled (Goodfellow et al. 2013). Faces unlike the training images are judged "
-        "worse.",
-        "",
-        "**Intended use**: comparing image backbones, teaching, research. Not for judging people: "
-        "a face does not tell what a person feels.",
-    ]
-    return "\n".join(rows)
 
 
 def _close(writer: Writer, lines: list[str], name: str, refused: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fer_experiments import console
 from fer_experiments.config import Config
+from fer_experiments.run_names import run_name
 from fer_experiments.stages import common
 from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
 from fer_experiments.tracking.journal import Journal
@@ -31,7 +32,7 @@ def run(
     config = common.for_backbone(config)
     with open_run(
         "train",
-        common.run_name(config, "train"),
+        run_name(config, "train"),
         experiment=experiment,
         parent=parent,
         tags=common.whose(config),
@@ -42,7 +43,7 @@ def run(
         config, prepared = common.prepare(config)
         begin(writer, config, prepared)
         console.say(
-            f"{common.run_name(config, 'train')}: {prepared.size('train')} training images of "
+            f"{run_name(config, 'train')}: {prepared.size('train')} training images of "
             f"{prepared.name}"
         )
         console.load_keras()

@@ -12,6 +12,7 @@ import numpy as np
 from fer_experiments.config import FIELDS
 from fer_experiments.errors import RunError
 from fer_experiments.evaluation.metrics import Report, report
+from fer_experiments.run_names import model_label
 from fer_experiments.tracking import names, store
 from fer_experiments.tracking.runs import RunRecord, get_run, search, stored_arrays
 
@@ -115,23 +116,6 @@ class Evaluation:
         said = self.predictions(split)
         return report(said.probabilities, said.labels, said.class_names, split=split)
 
-    def scores_in_words(self, split: str) -> list[str]:
-        """Images, accuracy, macro-F1, calibration error; the first two scores with intervals."""
-        m = self.metrics
-
-        def interval(score: str, form: str) -> str:
-            low, high = (m.get(f"{split}/interval/{score}_{end}") for end in ("low", "high"))
-            value = format(m[f"{split}/{score}"], form)
-            return value if low is None or high is None else f"{value} ({low:{form}}–{high:{form}})"
-
-        ece = m.get(f"{split}/calibration/ece")
-        return [
-            f"{m[f'{split}/images']:.0f}",
-            interval("accuracy", ".1%"),
-            interval("macro_f1", ".3f"),
-            "–" if ece is None else f"{ece:.3f}",
-        ]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -202,10 +186,10 @@ def newest_of(run_id: str) -> Evaluation:
 
 
 def label_of(run: RunRecord) -> str:
-    """`vgg16 finetune baseline s0`."""
+    """What the model that this evaluation judged is called."""
     tags = run.tags
-    stage = tags.get("source_stage", "")
-    return f"{tags['backbone']} {stage} {tags['recipe']} s{run.params['seed']}".replace("  ", " ")
+    stage = tags.get(names.SOURCE_STAGE, "")
+    return model_label(tags[names.BACKBONE], stage, tags[names.RECIPE], run.params["seed"])
 
 
 def _with_unique_labels(found: Sequence[Evaluation]) -> list[Evaluation]:

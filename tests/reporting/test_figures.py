@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from fer_experiments.evaluation import figures
 from fer_experiments.evaluation.calibration import Calibration
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.statistics import Difference
+from fer_experiments.reporting import figures
 
 from .helpers import all_texts, drawn, inside, on_canvas
 
@@ -66,7 +66,7 @@ def tick_labels(axis):
 
 def test_importing_leaves_pyplot_and_the_tracker_alone():
     code = (
-        "import sys, fer_experiments.evaluation.figures\n"
+        "import sys, fer_experiments.reporting.figures\n"
         "print([m for m in ('matplotlib.pyplot', 'mlflow', 'keras') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fer_experiments.evaluation.words import top_confusions
+from fer_experiments.reporting.findings import top_confusions
 
 CONFUSION = np.array([[10, 2, 0], [1200, 3000, 2], [2, 6, 0]])
 

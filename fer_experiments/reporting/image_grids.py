@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.special import entr
 
-from fer_experiments.evaluation.drawing import CHARACTER, DPI, SMALL, WIDTH
+from fer_experiments.reporting.plot_style import CHARACTER, DPI, SMALL, WIDTH
 
 MARGIN, GAP, LINE = 0.15, 0.14, 0.17  # inches: around all, between pictures, a line of text
 GROUP_COLUMNS = 6

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fer_experiments.evaluation import galleries
+from fer_experiments.reporting import image_grids
 
 from .helpers import all_texts, drawn, inside
 
@@ -49,7 +49,7 @@ def readable(figure):
 
 def test_mistakes_are_the_surest_wrong_answers_surest_first():
     labels, probabilities = made_up()
-    figure = drawn(galleries.mistakes(IMAGES, labels, probabilities, NAMES, title="t", count=5))
+    figure = drawn(image_grids.mistakes(IMAGES, labels, probabilities, NAMES, title="t", count=5))
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     expected = wrong[np.argsort(-probabilities[wrong].max(axis=1))][:5]
     assert shown(figure) == expected.tolist()
@@ -63,7 +63,7 @@ def test_mistakes_are_the_surest_wrong_answers_surest_first():
 
 def test_without_mistakes_the_figure_says_so():
     labels, _ = made_up()
-    figure = drawn(galleries.mistakes(IMAGES, labels, np.eye(7)[labels], NAMES, title="t"))
+    figure = drawn(image_grids.mistakes(IMAGES, labels, np.eye(7)[labels], NAMES, title="t"))
     assert headings(figure) == ["None of 40 answers is wrong."]
     assert shown(figure) == []
 
@@ -71,7 +71,9 @@ def test_without_mistakes_the_figure_says_so():
 def test_uncertain_are_those_of_the_largest_entropy():
     labels = np.array([0, 1, 0, 1])
     probabilities = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [1.0, 0.0]])
-    figure = drawn(galleries.uncertain(IMAGES[:4], labels, probabilities, "ab", title="t", count=3))
+    figure = drawn(
+        image_grids.uncertain(IMAGES[:4], labels, probabilities, "ab", title="t", count=3)
+    )
     assert shown(figure) == [1, 2, 0]
     assert "1 of the answers are right" in headings(figure)[0]
 
@@ -80,7 +82,7 @@ def test_disagreement_shows_what_only_one_of_the_models_names_rightly():
     labels, first = made_up()
     _, second = made_up(seed=1)
     figure = drawn(
-        galleries.disagreement(
+        image_grids.disagreement(
             IMAGES, labels, first, second, NAMES, names=("vgg16", "resnet50"), title="t", count=3
         )
     )
@@ -98,7 +100,7 @@ def test_disagreement_shows_what_only_one_of_the_models_names_rightly():
 def test_models_that_agree_leave_the_gallery_empty():
     labels, both = made_up()
     figure = drawn(
-        galleries.disagreement(IMAGES, labels, both, both, NAMES, names=("a", "b"), title="t")
+        image_grids.disagreement(IMAGES, labels, both, both, NAMES, names=("a", "b"), title="t")
     )
     assert headings(figure) == [
         "Only a is right: 0 of 40 images.",
@@ -110,7 +112,7 @@ def test_heat_maps_stand_beside_their_images_right_answers_above():
     labels, probabilities = np.array([1, 0, 0]), np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
     maps = np.zeros((3, 8, 8), np.float32)
     maps[0, 0, 0] = 1
-    figure = drawn(galleries.heat_maps(IMAGES[:3], maps, labels, probabilities, "ab", title="t"))
+    figure = drawn(image_grids.heat_maps(IMAGES[:3], maps, labels, probabilities, "ab", title="t"))
     pictures = [np.asarray(picture.get_array()) for picture in figure.axes[0].images]
     assert [int(picture[4, 4, 0]) for picture in pictures] == [2, 0, 1]
     hot = pictures[1]
@@ -137,33 +139,33 @@ def test_every_gallery_can_be_read(gallery, names):
     }[gallery]
     more = {"names": models} if gallery == "disagreement" else {}
     title = f"{models[0]} · test: which images " * 3
-    assert readable(drawn(getattr(galleries, gallery)(*arguments, title=title, **more)))
+    assert readable(drawn(getattr(image_grids, gallery)(*arguments, title=title, **more)))
 
 
 def test_pictures_keep_the_form_of_their_images():
     labels, probabilities = made_up()
     wide = np.repeat(IMAGES, 2, axis=2)
-    figure = drawn(galleries.uncertain(wide, labels, probabilities, NAMES, title="t"))
+    figure = drawn(image_grids.uncertain(wide, labels, probabilities, NAMES, title="t"))
     box = figure.axes[0].images[0].get_window_extent()
     assert box.width / box.height == pytest.approx(2, rel=0.01)
 
 
 def test_class_names_are_no_formulas():
     labels, probabilities = made_up(2)
-    figure = galleries.mistakes(IMAGES, labels, probabilities, ("$\\bad$", "$_$"), title="t")
+    figure = image_grids.mistakes(IMAGES, labels, probabilities, ("$\\bad$", "$_$"), title="t")
     assert "$" in captions(drawn(figure))[0]
 
 
 def test_image_groups_show_the_first_of_each_and_say_how_many_more_there_are():
     groups = [
-        galleries.Block("Same pixels", IMAGES[:2], ["train angry", "val angry"]),
-        galleries.Block(
+        image_grids.Block("Same pixels", IMAGES[:2], ["train angry", "val angry"]),
+        image_grids.Block(
             "Near-duplicates", IMAGES[2:11], [f"train {name}" for name in LONG[:1] * 9]
         ),
     ]
-    figure = drawn(galleries.image_groups(groups, title="t"))
+    figure = drawn(image_grids.image_groups(groups, title="t"))
     assert shown(figure) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert headings(figure)[:2] == ["Same pixels", "Near-duplicates (3 more)"]
     readable(figure)
     with pytest.raises(ValueError, match="Expected a group of images"):
-        galleries.image_groups([], title="t")
+        image_grids.image_groups([], title="t")

@@ -19,7 +19,9 @@ from sklearn.metrics import (
 )
 
 from fer_experiments.evaluation.calibration import Calibration
-from fer_experiments.evaluation.drawing import (
+from fer_experiments.evaluation.metrics import Report
+from fer_experiments.evaluation.statistics import Difference
+from fer_experiments.reporting.plot_style import (
     CHARACTER,
     HUES,
     PLOT_WIDTH,
@@ -32,8 +34,6 @@ from fer_experiments.evaluation.drawing import (
     turned_if_long,
     with_legend,
 )
-from fer_experiments.evaluation.metrics import Report
-from fer_experiments.evaluation.statistics import Difference
 
 STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": HUES[5], "linestyle": "--", "marker": "s"},

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 from matplotlib.figure import Figure
 
-from fer_experiments.evaluation.html import Section, page
+from fer_experiments.reporting.html import Section, page
 
 EVIL = '<script>alert("1")</script> & "quoted" \'too\''
 
