@@ -29,7 +29,7 @@ from fer_experiments.recipes import resolve
 if TYPE_CHECKING:
     import keras
 
-    from fer_experiments.data.prepared import PreparedDataset
+    from fer_experiments.data.dataset import PreparedDataset
     from fer_experiments.stages.fitting import Phase
 
 

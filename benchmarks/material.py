@@ -11,7 +11,8 @@ from PIL import Image
 
 from benchmarks.processes import ROOT
 from fer_experiments.config import DataConfig
-from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.data.prepared import prepare
 from fer_experiments.data.synthetic import CLASS_NAMES, draw_faces
 
 SHARED = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared"))

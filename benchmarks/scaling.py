@@ -13,7 +13,8 @@ from typing import Any
 from zipfile import ZipFile
 
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.data.prepared import prepare
 from fer_experiments.recipes import resolve
 
 # Keras is imported late: processes that help to decode import this module, too.

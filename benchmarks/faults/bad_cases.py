@@ -879,7 +879,7 @@ def _as_folder(path: Path) -> None:
 
 
 def _whole_again(folder: Path) -> str | None:
-    from fer_experiments.data.prepared import is_intact, open_prepared
+    from fer_experiments.data.dataset import is_intact, open_prepared
 
     if (folder / "unpickled").exists():
         return "a pickle was opened"

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from benchmarks.faults.moments import Tally
 from benchmarks.faults.results import Result
 from fer_experiments.config import DataConfig
-from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import FerError
 
 _LAYOUTS, _QUICK_LAYOUTS = 400, 40

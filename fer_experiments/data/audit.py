@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from fer_experiments.data.images import FAINT
 
 if TYPE_CHECKING:
-    from fer_experiments.data.prepared import PreparedDataset
+    from fer_experiments.data.dataset import PreparedDataset
 
 # How copies of a picture are told from other faces, in bits of a 256-bit pHash. Brightness changed
 # by 5 moves the hash of a face of FER-2013 by 8 bits at most, JPEG at quality 75 by 14; of 10,000

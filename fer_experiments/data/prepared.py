@@ -1,11 +1,10 @@
-"""The prepared dataset: decoded, split and audited once, then opened memory-mapped by every stage.
+"""Prepare a dataset once: decode, split, audit, write; or find it prepared.
 
-<data home>/<name>-<fingerprint>/   images, labels, splits, ids, hashes (.npy) and manifest.json
+<data home>/<name>-<fingerprint>/   see data/dataset.py
 <data home>/sources/<source key>    the folder that holds what this request came to, and the request
 
 Requests that come to the same pixels, labels and splits share a folder, whose manifest tells of the
-first of them. Folders of format 1, of older versions, have no hashes, and images in them that
-were not square are squashed.
+first of them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,124 +21,32 @@ import numpy as np
 from fer_experiments import __version__
 from fer_experiments.config import DataConfig
 from fer_experiments.data.audit import audit
+from fer_experiments.data.dataset import (
+    DESCRIBED,
+    FORMAT,
+    SPLITS,
+    PreparedDataset,
+    counts_of,
+    digest,
+    fingerprint_of,
+    is_intact,
+    open_prepared,
+)
 from fer_experiments.data.images import (
     CENTRAL_SQUARE,
-    SQUASH,
     LabelledImages,
     PixelRule,
-    pixel_hashes,
 )
 from fer_experiments.data.layout import Reading
 from fer_experiments.data.sources import Source, open_source
-from fer_experiments.data.splits import SPLITS, assign, resolve, without_leaks
-from fer_experiments.data.storage import data_home, open_array, write_folder, write_text
+from fer_experiments.data.splits import assign, resolve, without_leaks
+from fer_experiments.data.storage import data_home, write_folder, write_text
 from fer_experiments.errors import DataError
 
-# Raised when prepared folders get another content.
-FORMAT = 2
 # Of the key of a request: data that older versions prepared are found as long as it stays.
 _KEY_FORMAT = 1
-# What dataset cards tell.
-_DESCRIBED = {"split", "source", "audit", "skipped", "colour_converted", "resized"}
 # What the content decides, and not the request that came to it.
 _CONTENT = {"format", "name", "fingerprint", "class_names", "image_size", "counts", "hashes"}
-
-
-@dataclass(frozen=True)
-class PreparedDataset:
-    """One prepared folder. Images are ordered train, val, test, so a split is one slice."""
-
-    folder: Path
-    manifest: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """What the dataset is called: fer2013, synthetic, or the folder's name."""
-        return str(self.manifest["name"])
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over class names, pixels, labels and splits, in hexadecimal."""
-        return str(self.manifest["fingerprint"])
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """In label order."""
-        return tuple(self.manifest["class_names"])
-
-    @property
-    def image_size(self) -> int:
-        """Height and width, pixels."""
-        return int(self.manifest["image_size"])
-
-    @property
-    def crop(self) -> str:
-        """What became of images that were not square: "central_square" or "squash"."""
-        older = SQUASH if self.manifest["resized"] else CENTRAL_SQUARE
-        return str(self.manifest.get("crop", older))
-
-    @property
-    def white(self) -> dict[str, float]:
-        """By kind of number, the value that is white in files of more than 8 bits."""
-        return dict(self.manifest.get("white", {}))
-
-    def suits(self, rule: PixelRule) -> bool:
-        """Whether the images became pixels as this rule says."""
-        not_square = self.manifest.get("not_square", self.manifest["resized"])
-        whites = self.white
-        return (rule.crop == self.crop or not not_square) and all(
-            whites.get(kind, white) == white for kind, white in rule.white.items()
-        )
-
-    @property
-    def counts(self) -> dict[str, list[int]]:
-        """Images per class, by split."""
-        return dict(self.manifest["counts"])
-
-    def size(self, split: str) -> int:
-        """How many images the split has."""
-        return sum(self.counts[split])
-
-    @cached_property
-    def images(self) -> np.ndarray:
-        """(N, H, W) uint8, memory-mapped."""
-        return open_array(self.folder / "images.npy")
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """(N,) int64."""
-        return open_array(self.folder / "labels.npy")
-
-    @cached_property
-    def ids(self) -> np.ndarray:
-        """(N,) text: path within the source."""
-        return open_array(self.folder / "ids.npy")
-
-    @cached_property
-    def hashes(self) -> np.ndarray | None:
-        """(N, 16) uint8, `pixel_hash` of each image as it was before it was cropped and resized.
-
-        None in folders of format 1 whose images were changed: prepare them again.
-        """
-        if self.manifest["format"] > 1:
-            return open_array(self.folder / "hashes.npy")
-        changed = self.manifest["resized"] or self.manifest["colour_converted"]
-        return None if changed else pixel_hashes(self.images)
-
-    @cached_property
-    def splits(self) -> np.ndarray:
-        """(N,) "train", "val" or "test"."""
-        return np.repeat(SPLITS, [self.size(split) for split in SPLITS])
-
-    def slice(self, split: str) -> slice:
-        """Where the split's images lie."""
-        start = sum(self.size(s) for s in SPLITS[: SPLITS.index(split)])
-        return slice(start, start + self.size(split))
-
-    def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images (N, H, W) uint8 and labels (N,) of one split."""
-        part = self.slice(name)
-        return self.images[part], self.labels[part]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +136,7 @@ def _read_pointer(pointer: Path) -> tuple[str, dict[str, Any]]:
         return text.strip(), {}
     told = json.loads(text)
     folder, request = str(told["folder"]), dict(told["request"])
-    if not request.keys() >= _DESCRIBED:
+    if not request.keys() >= DESCRIBED:
         raise ValueError("half a request")
     return folder, request
 
@@ -281,56 +187,6 @@ def _asks(request: Mapping[str, Any], config: DataConfig) -> bool:
     )
 
 
-def is_intact(prepared: PreparedDataset) -> bool:
-    """Whether pixels, labels and class names are still those that the fingerprint was made of.
-
-    The images' hashes too, where they are kept. Reads every pixel: 0.1 s for FER-2013.
-    """
-    found = _fingerprint(prepared.class_names, prepared.images, prepared.labels, prepared.splits)
-    if prepared.manifest["format"] > 1 and _digest(prepared.hashes) != prepared.manifest["hashes"]:
-        return False
-    return found == prepared.fingerprint
-
-
-def open_prepared(folder: Path) -> PreparedDataset:
-    """Opens a prepared folder.
-
-    Raises:
-        DataError: it is not there, or its arrays do not match its manifest.
-    """
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        prepared = PreparedDataset(folder, manifest)
-        size = prepared.image_size
-        total = sum(prepared.size(split) for split in SPLITS)
-        whole = (
-            manifest["format"] in (1, FORMAT)
-            and manifest.keys() >= _DESCRIBED
-            and prepared.images.shape == (total, size, size)
-            and prepared.images.dtype == np.uint8
-            and prepared.labels.shape == (total,)
-            and prepared.labels.dtype == np.int64
-            and prepared.ids.shape == (total,)
-            and prepared.ids.dtype.kind == "U"
-            and (manifest["format"] == 1 or _are_hashes(prepared.hashes, total))
-            and (manifest["format"] == 1 or isinstance(manifest["hashes"], str))
-            and np.isin(prepared.labels, np.arange(len(prepared.class_names))).all()
-            and prepared.counts == _counts(prepared.labels, prepared.splits, prepared.class_names)
-        )
-    # What stands in a damaged manifest may be of any type, size and depth.
-    except (
-        OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError,
-        RecursionError,
-    ):  # fmt: skip
-        whole = False
-    if not whole:
-        raise DataError(
-            f"Expected a whole prepared dataset in {folder}. Received: missing or damaged files; "
-            "delete the folder and run prepare again"
-        )
-    return prepared
-
-
 def write(data: LabelledImages, planned: Plan) -> PreparedDataset:
     """Splits, audits and writes; the folder appears under its name only when it is whole.
 
@@ -342,20 +198,20 @@ def write(data: LabelledImages, planned: Plan) -> PreparedDataset:
     dropped = int((splits != assigned).sum())
     order = np.concatenate([np.flatnonzero(splits == split) for split in SPLITS])
     images, labels, splits = data.images[order], data.labels[order], splits[order]
-    fingerprint = _fingerprint(data.class_names, images, labels, splits)
+    fingerprint = fingerprint_of(data.class_names, images, labels, splits)
     manifest = {
         "format": FORMAT,
         "name": data.name,
         "fingerprint": fingerprint,
         "class_names": list(data.class_names),
         "image_size": config.image_size,
-        "counts": _counts(labels, splits, data.class_names),
+        "counts": counts_of(labels, splits, data.class_names),
         **_asked(config),
         "val_fraction": config.val_fraction if _draws_val(data, config) else None,
         "source": {"dataset": config.dataset, **planned.identity},
         "source_key": planned.key,
         "left_out": planned.reading.not_used(),
-        "hashes": _digest(data.hashes[order]),
+        "hashes": digest(data.hashes[order]),
         "audit": audit(images, labels, splits) | {"dropped_from_train": dropped},
         "skipped": list(data.bad),
         "colour_converted": data.colour_converted,
@@ -405,14 +261,6 @@ def _is_whole(folder: Path) -> bool:
     return prepared.manifest["format"] == FORMAT and is_intact(prepared)
 
 
-def _digest(hashes: np.ndarray | None) -> str:
-    return hashlib.sha256(np.ascontiguousarray(hashes).data).hexdigest()
-
-
-def _are_hashes(hashes: np.ndarray | None, count: int) -> bool:
-    return hashes is not None and hashes.shape == (count, 16) and hashes.dtype == np.uint8
-
-
 def _source_key(
     identity: dict[str, Any], config: DataConfig, reading: Reading, rule: PixelRule
 ) -> str:
@@ -432,23 +280,3 @@ def _source_key(
     if rule != PixelRule():
         asked["rule"] = asdict(rule)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def _counts(
-    labels: np.ndarray, splits: np.ndarray, class_names: tuple[str, ...]
-) -> dict[str, list[int]]:
-    """Images per class, by split."""
-    return {
-        split: np.bincount(labels[splits == split], minlength=len(class_names)).tolist()
-        for split in SPLITS
-    }
-
-
-def _fingerprint(
-    class_names: tuple[str, ...], images: np.ndarray, labels: np.ndarray, splits: np.ndarray
-) -> str:
-    digest = hashlib.sha256(json.dumps([class_names, images.shape]).encode())
-    codes = np.array([SPLITS.index(split) for split in splits], dtype=np.uint8)
-    for array in (images, labels.astype("<i8"), codes):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

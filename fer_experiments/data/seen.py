@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fer_experiments.config import TrainConfig
-from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.dataset import PreparedDataset
 
 # The artifact of a training run that holds the hashes of its images; see `PreparedDataset.hashes`.
 HASHES = "dataset/pixel_hashes.npz"

@@ -10,10 +10,9 @@ from sklearn.model_selection import train_test_split
 from fer_experiments.config import DataConfig
 from fer_experiments.data import layout
 from fer_experiments.data.audit import leaks, pixel_groups
+from fer_experiments.data.dataset import SPLITS
 from fer_experiments.data.images import LabelledImages
 from fer_experiments.errors import ConfigError, DataError, shown
-
-SPLITS = ("train", "val", "test")
 
 
 def resolve(split: str, images: Iterable[tuple[str, str]]) -> str:

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.storage import (
     data_home,
     disk_errors,

@@ -18,7 +18,7 @@ import numpy as np
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.models import cuts
 from fer_experiments.models.crops import Crop, crop_of
 from fer_experiments.models.feature_files import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import FLOAT, INTEGER, SQUASH
-from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.reporting.tables import markdown
 
 

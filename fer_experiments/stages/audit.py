@@ -17,7 +17,7 @@ from fer_experiments.data.audit import (
     near_counts,
     near_groups,
 )
-from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.reporting import dataset_card, image_grids
 from fer_experiments.run_names import data_run_name
 from fer_experiments.stages import common

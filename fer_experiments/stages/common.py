@@ -12,8 +12,8 @@ from fer_experiments import console
 from fer_experiments.config import Config, per_backbone
 from fer_experiments.data import prepared as data
 from fer_experiments.data import seen
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import PixelRule
-from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.sources import open_source
 from fer_experiments.models import backbones
 from fer_experiments.models import weights as pretrained

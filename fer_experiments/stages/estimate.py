@@ -14,7 +14,8 @@ import numpy as np
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
-from fer_experiments.data.splits import SPLITS, expected
+from fer_experiments.data.dataset import SPLITS
+from fer_experiments.data.splits import expected
 from fer_experiments.stages import common
 
 # Of the matrix-product rate, what a convolutional network reaches: a cautious guess, for on 2 cores

@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.errors import ConfigError, DataError, RunError
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.predictions import Views, test_time_views

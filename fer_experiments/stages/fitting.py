@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.seen import Seen, by_training
 from fer_experiments.errors import DataError
 from fer_experiments.reporting import dataset_card, figures

@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_experiments import console
 from fer_experiments.config import AugmentationConfig, Config
-from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.errors import DiskFullError
 
 if TYPE_CHECKING:

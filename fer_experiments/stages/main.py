@@ -8,7 +8,7 @@ from typing import Any
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
-from fer_experiments.data.prepared import PreparedDataset
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.stages import common, compare, evaluate, finetune, prepare, register, train
 from fer_experiments.stages.selection import check_fits
 from fer_experiments.tracking import pages

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fer_experiments.data.prepared import PreparedDataset, by_fingerprint
+from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.data.prepared import by_fingerprint
 from fer_experiments.data.seen import HASHES, ImageSet, hashes_of, stands_in
 from fer_experiments.tracking.models import LoggedModel
 from fer_experiments.tracking.runs import find_arrays

@@ -6,8 +6,8 @@ import time
 from dataclasses import asdict
 
 from fer_experiments.config import Config
-from fer_experiments.data import prepared as data
 from fer_experiments.data.audit import exact_groups, groups_csv
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.reporting import dataset_card
 from fer_experiments.run_names import data_run_name
 from fer_experiments.stages import common
@@ -17,7 +17,7 @@ from fer_experiments.tracking.writer import Writer
 
 def run(
     config: Config, *, experiment: str | None = None, parent: Writer | None = None
-) -> data.PreparedDataset:
+) -> PreparedDataset:
     """Prepares the data, or finds it prepared, and writes the dataset card."""
     common.check_source(config)
     with open_run(

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fer_experiments.config import Config
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import PixelRule
-from fer_experiments.data.prepared import PreparedDataset
 from fer_experiments.data.seen import Seen
 from fer_experiments.secrets import holds_secret, redact
 from fer_experiments.tracking.endings import resume_command

@@ -5,7 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from fer_experiments.data.prepared import open_prepared, plan, prepare
+from fer_experiments.data.dataset import open_prepared
+from fer_experiments.data.prepared import plan, prepare
 
 from . import earlier
 

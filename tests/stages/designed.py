@@ -14,8 +14,9 @@ import numpy as np
 
 from fer_experiments import console
 from fer_experiments.config import Config
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import FER_CLASSES
-from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.prepared import prepare
 from fer_experiments.data.seen import by_training
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import common

@@ -23,7 +23,8 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import PreparedDataset, by_fingerprint, prepare
+from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.data.prepared import by_fingerprint, prepare
 from fer_experiments.data.storage import unfinished
 from fer_experiments.errors import ConfigError, DataError
 from fer_experiments.evaluation.predictions import predict

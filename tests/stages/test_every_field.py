@@ -20,7 +20,8 @@ from mlflow.tracking import MlflowClient
 from fer_experiments import console
 from fer_experiments.cli import main
 from fer_experiments.config import FIELDS, Config
-from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import WeightsError
 from fer_experiments.models import classifier
 from fer_experiments.recipes import resolve

@@ -17,8 +17,9 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from PIL import Image
 
 from fer_experiments.config import Config, DataConfig
+from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import FER_CLASSES
-from fer_experiments.data.prepared import PreparedDataset, by_fingerprint, prepare
+from fer_experiments.data.prepared import by_fingerprint, prepare
 from fer_experiments.data.seen import by_training
 from fer_experiments.data.synthetic import draw_faces
 from fer_experiments.errors import TrackingError

@@ -13,7 +13,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from fer_experiments.config import Config
-from fer_experiments.data.prepared import PreparedDataset, prepare
+from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.data.prepared import prepare
 from fer_experiments.data.seen import by_training
 from fer_experiments.recipes import resolve
 from fer_experiments.tracking.lifecycle import open_run
