@@ -139,7 +139,7 @@ class Bench:
         """Head training with four views, and in lower precision: A B B A."""
         train = ["train", "--backbone", backbone, *self._training_options]
         visits = [self._notebook(backbone)]
-        fer(*train, "--views", "4", folder=self.folder)
+        fer(*train, "--augmented-copies", "3", folder=self.folder)
         views = self._newest("train")
         fer(*train, "--precision", "mixed_bfloat16", folder=self.folder)
         lower = _total(self._newest("train"))
@@ -214,7 +214,7 @@ class Bench:
         most = []
         for n in (count, 10 * count):
             data = ["--dataset", "synthetic", "--synthetic-count", str(n), "--split", "official"]
-            model = ["--backbone", "vgg16", "--cut", "block3_pool", "--weights", "none"]
+            model = ["--backbone", "vgg16", "--truncate-at", "block3_pool", "--weights", "none"]
             folder = self.folder / "memory"
             fer("prepare", *data, folder=folder)
             done = fer("train", *data, *model, "--epochs", "2", folder=folder)
@@ -276,17 +276,17 @@ class Bench:
                 backbone=backbone,
                 pictures=str(pictures),
                 epochs=epochs,
-                cut=cut,
+                truncate_at=cut,
                 weights=str(weights),
             )
             self.rows.accuracy(backbone, "the notebook's way", **notebook)
-            for views in ("1", "4"):
-                model = ["--backbone", backbone, "--cut", cut, "--weights", str(weights)]
-                fer("train", *options, *model, "--views", views, folder=folder)
+            for copies in ("0", "3"):
+                model = ["--backbone", backbone, "--truncate-at", cut, "--weights", str(weights)]
+                fer("train", *options, *model, "--augmented-copies", copies, folder=folder)
                 trained = self._newest("train", folder)
                 self.rows.accuracy(
                     backbone,
-                    f"ours, views={views}",
+                    f"ours, augmented_copies={copies}",
                     val_accuracy=trained.data.metrics["val/accuracy"],
                     seconds=_total(trained),
                 )

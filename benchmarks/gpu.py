@@ -135,12 +135,12 @@ def _trained(
         config.model,
         image_size=prepared.image_size,
         classes=len(prepared.class_names),
-        seed=config.train.seed,
+        seed=config.fit.seed,
     )
     head = Phase(
         stage="train",
-        learning_rate=config.train.learning_rate,
-        epochs=config.train.epochs,
+        learning_rate=config.head_training.learning_rate,
+        epochs=config.head_training.epochs,
         first_epoch=1,
     )
     history = _fit(model, config, prepared, head, folder)
@@ -153,7 +153,7 @@ def _trained(
         stage="finetune",
         learning_rate=config.finetune.finetune_learning_rate,
         epochs=config.finetune.finetune_epochs,
-        first_epoch=config.train.epochs + 1,
+        first_epoch=config.head_training.epochs + 1,
         rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
     )
     return model, [*history, *_fit(model, config, prepared, whole, folder)]

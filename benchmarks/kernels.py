@@ -57,7 +57,7 @@ def _rates(backbone: str) -> dict[str, float]:
     config = resolve("quick", {"backbone": backbone, "weights": "none"})
     top = config.finetune.unfreeze_layers
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
-    size = config.train.batch_size
+    size = config.fit.batch_size
     images = np.random.default_rng(0).uniform(0, 255, (size, 48, 48, 1)).astype(np.float32)
     labels = np.eye(7, dtype=np.float32)[np.arange(size) % 7]
 

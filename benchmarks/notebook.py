@@ -80,9 +80,9 @@ def generators(folder: str) -> tuple[Any, Any]:
 def _backbone(asked: dict[str, Any]) -> keras.Model:
     function = {"vgg16": keras.applications.VGG16, "resnet50": keras.applications.ResNet50}
     whole = function[asked["backbone"]](include_top=False, weights=None, input_shape=(48, 48, 3))
-    if "cut" not in asked:
+    if "truncate_at" not in asked:
         return whole
-    part = keras.Model(whole.input, whole.get_layer(asked["cut"]).output)
+    part = keras.Model(whole.input, whole.get_layer(asked["truncate_at"]).output)
     part.load_weights(asked["weights"], by_name=True, skip_mismatch=False)
     return part
 

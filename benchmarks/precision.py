@@ -40,7 +40,7 @@ def _training(backbone: str, precision: str, batches: int) -> Callable[[], float
     classifier.unfreeze(model, 0, train_batchnorm=True)
     model.compile(Plan(optimizer="adamw").build(1), "categorical_crossentropy")
     draw = np.random.default_rng(0)
-    size = config.train.batch_size
+    size = config.fit.batch_size
     images = draw.uniform(0, 255, (batches * size, 48, 48, 1)).astype(np.float32)
     labels = np.eye(7, dtype=np.float32)[draw.integers(0, 7, len(images))]
 

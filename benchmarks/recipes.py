@@ -117,7 +117,7 @@ def take(evaluation_run_id: str, changed: str, device: str, out: Path) -> None:
         "backbone": config.model.backbone,
         "common": {},
         "changed": fields(changed),
-        "seed": config.train.seed,
+        "seed": config.fit.seed,
         "device": device,
     }
     _write(out, line | _found(evaluation_run_id, found.metrics["time/train_seconds_total"]))

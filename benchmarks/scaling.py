@@ -93,7 +93,7 @@ def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
     fit(
         feed.model,
         *batches,
-        Plan(learning_rate=config.train.learning_rate, epochs=5, keep_epoch="last"),
+        Plan(learning_rate=config.head_training.learning_rate, epochs=5, keep_epoch="last"),
         first_epoch=1,
         log=lambda record: seconds.append(record["seconds"]),
     )

@@ -30,6 +30,7 @@ from fer_experiments.errors import (
     one_line,
     shown,
 )
+from fer_experiments.migrations import renamed_arguments
 from fer_experiments.options import class_options, field_options, text_option
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
 
@@ -571,8 +572,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     console.fit_encoding()
-    given = sys.argv[1:] if arguments is None else arguments
+    typed = sys.argv[1:] if arguments is None else arguments
+    given, renamed = renamed_arguments(typed)
     try:
+        for warning in renamed:
+            console.warn(warning)
         result = cli.main(args=given or ["--help"], prog_name="fer", standalone_mode=False)
         if failure := console.output_failure():
             _fail(f"What was printed could not be written: {failure}", 1)

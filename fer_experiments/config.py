@@ -13,6 +13,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from fer_experiments.errors import ConfigError, shown
+from fer_experiments.migrations import CONFIG_VERSION, VERSION_KEY, migrated
 
 
 def _option(default: Any, text: str, **rule: Any) -> Any:
@@ -85,7 +86,7 @@ class ModelConfig(_Checked):
     weights: str = _option(
         "imagenet", "imagenet, none, a Keras weights file, or a folder with one file per backbone"
     )
-    cut: str = _option(
+    truncate_at: str = _option(
         "none",
         "use the backbone only up to this layer; one per backbone: "
         "vgg16:block3_pool,resnet50:conv4_block6_out",
@@ -107,8 +108,9 @@ class ModelConfig(_Checked):
     )
     head: str = _option(
         "flatten",
-        "what the head reads: flatten (every place by itself), average (the mean over all places)",
-        choices=("flatten", "average"),
+        "what the head reads: flatten (every position by itself), global_average_pooling (the mean "
+        "over all positions)",
+        choices=("flatten", "global_average_pooling"),
     )
     head_units: int = _option(
         256, "units of the head's hidden layer (0: none)", minimum=0, maximum=65536
@@ -142,12 +144,12 @@ class FeatureConfig(_Checked):
         "compute what the frozen layers give once and keep it; off: every epoch anew, "
         "with fresh augmentation",
     )
-    views: int = _option(
-        1,
-        "copies of each training image in the cache: the clean one, the others augmented; "
-        "an epoch sees one of them",
-        minimum=1,
-        maximum=1000,
+    augmented_copies: int = _option(
+        0,
+        "augmented copies of each training image that the feature cache keeps beside the image "
+        "itself; an epoch sees one of them all",
+        minimum=0,
+        maximum=999,
     )
     cache_dtype: str = _option(
         "float32",
@@ -158,7 +160,8 @@ class FeatureConfig(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig(_Checked):
-    """Random changes to training images: cache=off draws them anew every epoch, views=V keeps V-1.
+    """Random changes to training images: cache=off draws them anew every epoch,
+    augmented_copies=K keeps K of them.
 
     Val and test are never changed.
     """
@@ -190,12 +193,18 @@ class AugmentationConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(_Checked):
+class HeadTrainingConfig(_Checked):
     """Training of the head on a frozen backbone."""
 
-    optimizer: str = _option("adam", "Keras optimizer", choices=("adam", "adamw", "sgd"))
     learning_rate: float = _option(1e-4, "of head training", minimum=0.0, maximum=10.0, above=True)
     epochs: int = _option(10, "of head training", minimum=1, maximum=10_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(_Checked):
+    """How head training and fine-tuning train, both in the same way unless told otherwise."""
+
+    optimizer: str = _option("adam", "Keras optimizer", choices=("adam", "adamw", "sgd"))
     schedule: str = _option(
         "constant",
         "learning rate over a phase: constant, cosine (to 0), plateau (halved if val stands still)",
@@ -270,7 +279,7 @@ class FinetuneConfig(_Checked):
     )
     finetune_epochs: int = _option(5, "of fine-tuning", minimum=1, maximum=10_000)
     train_batchnorm: bool = _option(
-        False, "unfrozen BatchNorm layers train too (else they stay in inference mode)"
+        True, "unfrozen BatchNorm layers train too (else they stay in inference mode)"
     )
 
 
@@ -294,24 +303,27 @@ class Config:
     """Everything that decides a result, resolved: a recipe with the user's overrides applied."""
 
     recipe: str = "baseline"
-    data: DataConfig = field(default_factory=DataConfig)
+    # The notebook split off its own val, whatever the data are.
+    data: DataConfig = field(default_factory=lambda: DataConfig(split="holdout"))
     model: ModelConfig = field(default_factory=ModelConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    head_training: HeadTrainingConfig = field(default_factory=HeadTrainingConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
         changed = self.augmentation.changes or self.model.crop is not None
-        if self.features.cache and self.features.views > 1 and not changed:
+        if self.features.cache and self.features.augmented_copies and not changed:
             raise ConfigError(
-                "Expected an augmentation (rotation, shift, zoom, flip or crop) for views above 1. "
-                f"Received: views={self.features.views} with none; pass one, or views=1"
+                "Expected an augmentation (rotation, shift, zoom, flip or crop) for "
+                f"augmented_copies. Received: augmented_copies={self.features.augmented_copies} "
+                "with none; pass one, or augmented_copies=0"
             )
-        if self.train.warmup_epochs and self.train.schedule != "cosine":
+        if self.fit.warmup_epochs and self.fit.schedule != "cosine":
             raise ConfigError(
                 "Expected schedule=cosine with warmup_epochs. "
-                f"Received: schedule={self.train.schedule}"
+                f"Received: schedule={self.fit.schedule}"
             )
 
     def flat(self) -> dict[str, Any]:
@@ -339,11 +351,22 @@ class Config:
             self, **{s: replace(getattr(self, s), **values) for s, values in by_section.items()}
         )
 
+    def stored(self) -> dict[str, Any]:
+        """`flat` with the version of its fields, as it is kept with runs and models."""
+        return {VERSION_KEY: CONFIG_VERSION, **self.flat()}
+
     @classmethod
-    def from_flat(cls, flat: Mapping[str, Any]) -> Config:
-        """The inverse of `flat`; fields that are missing keep their default."""
-        known = {name: value for name, value in flat.items() if name in FIELDS}
-        return cls(recipe=str(flat.get("recipe", "baseline"))).replace(**known)
+    def from_stored(cls, stored: Mapping[str, Any]) -> Config:
+        """The inverse of `stored`, also of what older versions stored.
+
+        Fields that are missing have the value that they had before there was such a field.
+
+        Raises:
+            ConfigError: it holds a field that nobody knows, or is of a newer version.
+        """
+        fields_of_today = migrated(stored)
+        recipe = str(fields_of_today.pop("recipe", _BEFORE.recipe))
+        return replace(_BEFORE, recipe=recipe).replace(**fields_of_today)
 
 
 SECTIONS: dict[str, type] = {
@@ -351,7 +374,8 @@ SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "features": FeatureConfig,
     "augmentation": AugmentationConfig,
-    "train": TrainConfig,
+    "head_training": HeadTrainingConfig,
+    "fit": FitConfig,
     "finetune": FinetuneConfig,
 }
 
@@ -441,3 +465,7 @@ def _convert(kind: str, value: Any) -> Any:
 def is_text(value: str) -> bool:
     """Whether it can be stored and shown anywhere: no control characters, no broken Unicode."""
     return not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
+
+
+# What an experiment was before a field was there: most of them do nothing at their default.
+_BEFORE = Config().replace(train_batchnorm=False)

@@ -28,30 +28,26 @@ def notebook(backbone: str) -> Config:
 
         fer main --recipe notebook
     """
-    return Config().replace(
-        split="holdout",
-        input_scaling="unit",
-        keep_epoch="last",
-        cache=False,
-        train_batchnorm=True,
-    )
+    return baseline(backbone).replace(input_scaling="unit", keep_epoch="last", cache=False)
 
 
 def baseline(backbone: str) -> Config:
-    """The notebook's recipe with each backbone's own `preprocess_input`, on cached features.
+    """What all fields are by themselves: the notebook's recipe on cached features.
+
+    Each backbone has its own `preprocess_input`.
 
     It differs in nothing else but the epoch that is kept, the best one: of ResNet50 the last
     BatchNorm trains here, too.
 
-    What the frozen layers give is computed once, from the images as they are (`views=1`);
-    `--views 4` adds three augmented copies, `--cache off` augments anew every epoch.
+    What the frozen layers give is computed once, from the images as they are (no
+    augmented copies); `--augmented-copies 3` adds three, `--cache off` augments anew every epoch.
 
         fer main --recipe baseline
 
     With `--cache off`, head training of ResNet50 up to `conv4_block6_out` gave 48.7 % (47.0 to
     50.3) on PublicTest, split=holdout, seed 0; README says on which images and weights.
     """
-    return notebook(backbone).replace(input_scaling="backbone", keep_epoch="best", cache=True)
+    return Config()
 
 
 def demo(backbone: str) -> Config:
@@ -68,15 +64,17 @@ def demo(backbone: str) -> Config:
     """
     return Config().replace(
         dataset="synthetic",
+        split="auto",
         weights="none",
         initializer="he_normal",
-        cut="vgg16:block2_pool,resnet50:conv2_block3_out,tiny:none",
+        truncate_at="vgg16:block2_pool,resnet50:conv2_block3_out,tiny:none",
         head_batchnorm=True,
         learning_rate=1e-3,
         epochs=6,
         rotation=0.0,
         shift=0.0,
-        views=2,  # mirrored images: without them ResNet50 names no face disgusted
+        augmented_copies=1,  # mirrored images: without them ResNet50 names no face disgusted
+        train_batchnorm=False,
         finetune_learning_rate=1e-4,
         finetune_epochs=2,
     )
@@ -139,7 +137,7 @@ def tuned(backbone: str) -> Config:
     """
     return quick(backbone).replace(
         unfreeze_layers={"vgg16": 7, "resnet50": 104}.get(backbone, 7),
-        views=2,
+        augmented_copies=1,
         rotation=0.0,
         shift=0.0,
         zoom=0.0,
@@ -183,15 +181,16 @@ def best(backbone: str) -> Config:
         finetune_epochs={"vgg16": 50}.get(backbone, 40),
     )
     if backbone == "vgg16":
-        return config.replace(cut="none", missing_weights="draw", initializer="he_normal")
+        return config.replace(truncate_at="none", missing_weights="draw", initializer="he_normal")
     return config
 
 
 def _fitted() -> Config:
     """What quick, tuned and best share; docs/accuracy.md says what each part is worth."""
     return Config().replace(
-        cut="vgg16:block3_pool,resnet50:conv4_block6_out",
-        head="average",
+        split="auto",
+        truncate_at="vgg16:block3_pool,resnet50:conv4_block6_out",
+        head="global_average_pooling",
         head_batchnorm=True,
         optimizer="adamw",
         weight_decay=0.05,
@@ -207,7 +206,6 @@ def _fitted() -> Config:
         zoom=0.1,
         contrast=0.2,
         erasing=0.25,
-        train_batchnorm=True,
         finetune_learning_rate=5e-4,
     )
 

@@ -7,7 +7,7 @@ from fer_experiments.config import Config
 
 def run_name(config: Config, stage: str) -> str:
     """A name that tells runs apart in a chart: `vgg16 finetune baseline s0`."""
-    return model_label(config.model.backbone, stage, config.recipe, config.train.seed)
+    return model_label(config.model.backbone, stage, config.recipe, config.fit.seed)
 
 
 def model_label(backbone: str, stage: str, recipe: str, seed: object) -> str:

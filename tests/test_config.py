@@ -7,19 +7,19 @@ from fer_experiments.recipes import RECIPES, resolve
 
 def test_flat_and_back_is_the_same_configuration() -> None:
     config = resolve("demo", {"learning_rate": 3e-4, "limit": 70})
-    assert Config.from_flat(config.flat()) == config
+    assert Config.from_stored(config.flat()) == config
 
 
 def test_text_from_the_command_line_becomes_the_fields_type() -> None:
     config = resolve(None, {"learning_rate": "3e-4", "epochs": "4", "flip": "no", "limit": "none"})
-    assert config.train.learning_rate == 3e-4
-    assert config.train.epochs == 4
+    assert config.head_training.learning_rate == 3e-4
+    assert config.head_training.epochs == 4
     assert config.augmentation.flip is False
     assert config.data.limit is None
 
 
 def test_seed_zero_is_a_seed() -> None:
-    assert resolve(None, {"seed": "0"}).train.seed == 0
+    assert resolve(None, {"seed": "0"}).fit.seed == 0
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ WRONG = {
     "dataset": {"missing": "no/such/folder", "nobody's home": "~no-such-user/x", "device": "/dev/null"},
     "backbone": {"unknown": "vgg17", "upper case": "VGG16"},
     "weights": {"missing": "no/such.h5", "nobody's home": "~no-such-user/x", "device": "/dev/null"},
-    "cut": {},
+    "truncate_at": {},
 }  # fmt: skip
 
 
@@ -91,9 +91,9 @@ def _option(command: str, spec: Field, before: tuple[str, ...]) -> Iterator[Case
     kind = str(spec.type).removesuffix(" | None")
     kind = "choice" if "choices" in spec.metadata else spec.name if kind == "str" else kind
     values = ODD | WRONG[kind]
-    if kind in ("dataset", "weights", "cut"):
+    if kind in ("dataset", "weights", "truncate_at"):
         # A path may have any of these; what is no path is refused as missing, a cut when it is cut.
-        values = {k: v for k, v in values.items() if kind != "cut" or k not in _ANY_TEXT}
+        values = {k: v for k, v in values.items() if kind != "truncate_at" or k not in _ANY_TEXT}
     low, high = spec.metadata.get("minimum"), spec.metadata.get("maximum")
     if low is not None:
         values["too low"] = str(low if spec.metadata.get("above") else low - 1)
@@ -151,13 +151,13 @@ def other_options() -> Iterator[Case]:
         "promote --version -1", "promote --version 1 --model-name nothing", "registry --clear",
         f"promote --version {'9' * 5000}", "register --metric test/accuracy", "cache --clear=1",
         "register --dataset nothing", "compare --experiment nowhere", "--nonsense", "-x",
-        "finetune --run-id 0 --recipe nothing", "main --recipe baseline --views 2 --rotation 0 --shift 0 --flip off",
+        "finetune --run-id 0 --recipe nothing", "main --recipe baseline --augmented-copies 1 --rotation 0 --shift 0 --flip off",
     ):  # fmt: skip
         yield Case(name=line[:60], arguments=tuple(line.split()), exit_codes=(USAGE,))
     for cut, what in (("nothing", "unknown"), ("🙂", "emoji"), (LONG, "very long"), ("a:b:c", "")):
         yield Case(
-            name=f"--cut {what}",
-            arguments=(*TRAIN, "none", f"--cut={cut}"),
+            name=f"--truncate-at {what}",
+            arguments=(*TRAIN, "none", f"--truncate-at={cut}"),
             exit_codes=(USAGE,) if cut != "a:b:c" else (0, USAGE),
         )
 

@@ -51,7 +51,7 @@ def _epochs(head: int, tuning: int) -> tuple[str, ...]:
 # Dropout is in all of them; what augments anew every epoch draws random numbers throughout.
 _AUGMENT = ("--cache", "off", "--rotation", "10", "--shift", "0.1")
 # Nothing is augmented: without room for the cache the same images are seen.
-_CLEAN = ("--views", "1", "--flip", "false")
+_CLEAN = ("--augmented-copies", "0", "--flip", "false")
 
 
 def cached(*, quick: bool) -> Job:

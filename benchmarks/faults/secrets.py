@@ -143,7 +143,7 @@ def _work(work: Path, plants: Plants, environment: dict[str, str], *, quick: boo
             ["compare", "--dataset", value],
             ["finetune", "--run-id", value],
             ["registry", "--model-name", value],
-            ["--verbose", "train", "--cut", value, *DRAWN],
+            ["--verbose", "train", "--truncate-at", value, *DRAWN],
             [value],
         ]
     for place in [*_IN_ENVIRONMENT, *_IN_FILES]:

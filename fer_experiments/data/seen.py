@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.config import TrainConfig
+from fer_experiments.config import FitConfig
 from fer_experiments.data.dataset import PreparedDataset
 
 # The artifact of a training run that holds the hashes of its images; see `PreparedDataset.hashes`.
@@ -70,7 +70,7 @@ def from_metadata(stored: Mapping[str, Iterable[Mapping[str, Any]]], run_id: str
     return Seen(fitted=sets("fitted"), selected=sets("selected"))
 
 
-def by_training(prepared: PreparedDataset, config: TrainConfig) -> Seen:
+def by_training(prepared: PreparedDataset, config: FitConfig) -> Seen:
     """What a phase of training sees of its data."""
     chose = {
         EPOCH: config.keep_epoch == "best",

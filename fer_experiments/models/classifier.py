@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 # The head's first layer, by what it reads: what stands before it is the backbone and its input.
-HEAD_STARTS = {"flatten": "head_flatten", "average": "head_average"}
+HEAD_STARTS = {"flatten": "head_flatten", "global_average_pooling": "head_average"}
 INPUT_END = "backbone_input"
 
 
@@ -56,7 +56,7 @@ def _build(config: ModelConfig, *, image_size: int, classes: int, seed: int) -> 
     row = lookup(config.backbone)
     pixels = keras.Input((image_size, image_size, 1), dtype="float32", name="pixels")
     whole = row.build(_scaled(pixels, config, row, image_size))
-    cut = per_backbone(config.cut, row.name)
+    cut = per_backbone(config.truncate_at, row.name)
     end = whole.output if cut == "none" else _cut_tensor(whole, cut, row)
     below_cut = _after(INPUT_END, keras.Model(pixels, end).layers)
     pretrained.fill(
@@ -69,8 +69,8 @@ def _build(config: ModelConfig, *, image_size: int, classes: int, seed: int) -> 
     for layer in below_cut:
         layer.trainable = False
 
-    start = {"flatten": layers.Flatten, "average": layers.GlobalAveragePooling2D}[config.head]
-    x = start(name=HEAD_STARTS[config.head])(end)
+    starts = {"flatten": layers.Flatten, "global_average_pooling": layers.GlobalAveragePooling2D}
+    x = starts[config.head](name=HEAD_STARTS[config.head])(end)
     if config.head_batchnorm:
         x = layers.BatchNormalization(name="head_batchnorm")(x)
     if config.head_units:
@@ -174,8 +174,8 @@ def _cut_tensor(whole: keras.Model, cut: str, row: Backbone) -> Any:
     if cut not in own:
         near = get_close_matches(cut[:80], own, n=3, cutoff=0.3) or own[-3:]
         raise ConfigError(
-            f"Expected cut to be a layer of {row.name}, such as {', '.join(near)}. "
-            f"Received: cut={shown(cut)}"
+            f"Expected truncate_at to be a layer of {row.name}, such as {', '.join(near)}. "
+            f"Received: truncate_at={shown(cut)}"
         )
     return whole.get_layer(cut).output
 

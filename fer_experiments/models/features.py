@@ -72,7 +72,7 @@ def obtain(
 
     started = time.perf_counter()
     augmenter = _augmenter(batch_size(model))
-    views = [Part(split="train", view=view) for view in range(config.features.views)]
+    views = [Part(split="train", view=view) for view in range(1 + config.features.augmented_copies)]
     parts = [*views, Part(split="val")]
     kept: dict[tuple[Part, str], Kept] = {}
     names = list(dict.fromkeys([*cut, *also]))

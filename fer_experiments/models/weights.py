@@ -233,8 +233,8 @@ def _copy(
     if missing and not (may_end and held and held == layers[: len(held)]):
         raise WeightsError(
             f"{source} lacks {len(missing)} of the {len(layers)} layers that are needed: "
-            f"{_some(missing)}. Pass cut=LAYER to use the backbone only up to a layer that it has, "
-            "or missing_weights=draw if only the last ones are missing"
+            f"{_some(missing)}. Pass truncate_at=LAYER to use the backbone only up to a "
+            "layer that it has, or missing_weights=draw if only the last ones are missing"
         )
     layers = held
     wrong = [

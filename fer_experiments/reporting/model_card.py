@@ -17,7 +17,7 @@ def model_card(best: Evaluation, trained: LoggedModel) -> str:
     params = best.run.params
     rows = [
         f"{best.label}: {params['backbone']} with weights `{params['weights']}`, "
-        f"cut `{params['cut']}`, recipe `{params['recipe']}`, trained on "
+        f"truncated at `{params['truncate_at']}`, recipe `{params['recipe']}`, trained on "
         f"{trained.dataset_name} (dataset `{trained.config.data.dataset}`, fingerprint "
         f"`{trained.dataset_fingerprint[:16]}`), judged on {best.tags['dataset_name']} "
         f"(`{best.fingerprint[:16]}`).",

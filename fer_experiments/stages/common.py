@@ -52,7 +52,7 @@ def for_backbone(config: Config) -> Config:
     row = backbones.lookup(config.model.backbone)
     pretrained.check(config.model.weights, row)
     check_source(config)
-    return config.replace(cut=per_backbone(config.model.cut, row.name))
+    return config.replace(truncate_at=per_backbone(config.model.truncate_at, row.name))
 
 
 def prepare(
@@ -104,7 +104,7 @@ def whose(config: Config) -> dict[str, str]:
     return {
         "backbone": config.model.backbone,
         "recipe": config.recipe,
-        "seed": str(config.train.seed),
+        "seed": str(config.fit.seed),
     }
 
 
@@ -118,7 +118,7 @@ def identify(writer: Writer, config: Config, prepared: PreparedDataset) -> None:
             "dataset_fingerprint": prepared.fingerprint,
         }
     )
-    writer.json(config.flat(), "config.json")
+    writer.json(config.stored(), "config.json")
 
 
 def describe_data(writer: Writer, prepared: PreparedDataset) -> None:

@@ -97,7 +97,7 @@ def _config(members: Sequence[LoggedModel], tta: str) -> Config:
     configs = [member.config for member in members]
     joined = {
         name: "+".join(dict.fromkeys(str(config.flat()[name]) for config in configs))
-        for name in ("backbone", "weights", "cut")
+        for name in ("backbone", "weights", "truncate_at")
     }
     recipe = "+".join(dict.fromkeys(config.recipe for config in configs))
     views = "" if tta == "none" else f" {tta}"

@@ -72,7 +72,7 @@ def estimate(
 
     plain = config.replace(weights="none")
     model = classifier.build(
-        plain.model, image_size=config.data.image_size, classes=classes, seed=config.train.seed
+        plain.model, image_size=config.data.image_size, classes=classes, seed=config.fit.seed
     )
     rate = _multiply_rate() * _SHARE_OF_PEAK
     forward = sum(_operations(layer) for layer in model.layers) / rate
@@ -82,7 +82,7 @@ def estimate(
         classifier.to_unfreeze(model, config.finetune.unfreeze_layers, train_batchnorm=False)
     )
     phases = {
-        "train": (head, config.train.epochs),
+        "train": (head, config.head_training.epochs),
         "finetune": (tuned, config.finetune.finetune_epochs),
     }
     phases = {stage: phase for stage, phase in phases.items() if stage in stages}
@@ -92,14 +92,14 @@ def estimate(
         frozen = sum(_operations(layer) for layer in cuts.before(model, cut).layers) / rate
         again = forward - frozen if config.features.cache else forward
         back = _BACKWARD * (forward - frozen)
-        steps = -(-train // config.train.batch_size)
+        steps = -(-train // config.fit.batch_size)
         parameters = sum(model.get_layer(name).count_params() for name in trained)
         epoch = train * (again + back) + val * again + steps * parameters * _UPDATE
         seconds += epochs * epoch
         if config.features.cache:
             kept += features.bytes_per_image(model, cut, config)
     if phases and config.features.cache:
-        passed = train * config.features.views + val
+        passed = train * (1 + config.features.augmented_copies) + val
         seconds += passed * forward
         kept *= passed / 1e6
     if "evaluate" in stages:

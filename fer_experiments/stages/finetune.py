@@ -12,6 +12,7 @@ from fer_experiments.config import (
     Config,
     FeatureConfig,
     FinetuneConfig,
+    FitConfig,
     per_backbone,
 )
 from fer_experiments.errors import RunError
@@ -28,12 +29,9 @@ from fer_experiments.tracking.writer import Writer
 
 # What may differ from the train run; everything else says which train run is meant.
 _OWN_FIELDS = {
-    f.name for cls in (FinetuneConfig, FeatureConfig, AugmentationConfig) for f in fields(cls)
-} | {
-    "optimizer",
-    "batch_size",
-    "keep_epoch",
-    "seed",
+    f.name
+    for cls in (FinetuneConfig, FitConfig, FeatureConfig, AugmentationConfig)
+    for f in fields(cls)
 }
 
 
@@ -158,8 +156,8 @@ def _differences(wanted: Mapping[str, Any], trained: Config) -> list[str]:
     """The names of wanted values that the train run was not made with."""
     flat = trained.flat()
     meant = {**wanted}
-    if "cut" in meant:
-        meant["cut"] = per_backbone(meant["cut"], trained.model.backbone)
+    if "truncate_at" in meant:
+        meant["truncate_at"] = per_backbone(meant["truncate_at"], trained.model.backbone)
     return [name for name, value in meant.items() if flat[name] != value]
 
 

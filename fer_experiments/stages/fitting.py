@@ -109,11 +109,11 @@ def fit_and_log(
         figures.learning_curves(
             result.history,
             title=run_name(config, phase.stage),
-            best_epoch=result.kept_epoch if config.train.keep_epoch == "best" else None,
+            best_epoch=result.kept_epoch if config.fit.keep_epoch == "best" else None,
         ),
         "learning_curves.png",
     )
-    own_images = by_training(prepared, config.train)
+    own_images = by_training(prepared, config.fit)
     writer.model(model, config=config, prepared=prepared, seen=own_images.joined(*phase.before))
     scores = {name: value for name, value in result.kept.items() if name.startswith("val/")}
     writer.note(_note(config, prepared, phase, result))
@@ -126,7 +126,7 @@ def batches_of(
     """What this phase trains on, from its first epoch on, and what it looks at after each."""
     from fer_experiments.training.batches import Batches
 
-    own = config.train
+    own = config.fit
     # Features of a flattened or averaged image have no places that a rectangle could cover.
     pictures = all(len(tensor.shape) == 4 for tensor in feed.model.inputs)
     if own.cutmix and not pictures:
@@ -149,7 +149,7 @@ def plan_of(config: Config, phase: Phase) -> Plan:
     """How the training loop trains this phase."""
     from fer_experiments.training.optimizers import Plan
 
-    own = config.train
+    own = config.fit
     return Plan(
         optimizer=own.optimizer,
         learning_rate=phase.learning_rate,
@@ -168,7 +168,7 @@ def mixture_of(config: Config, phase: Phase, *, pictures: bool) -> Mixture:
     """What is done to this phase's batches; `pictures`: images, or features that have places."""
     from fer_experiments.training.batches import Mixture
 
-    own = config.train
+    own = config.fit
     return Mixture(
         label_smoothing=own.label_smoothing,
         mixup=own.mixup,
@@ -180,7 +180,7 @@ def mixture_of(config: Config, phase: Phase, *, pictures: bool) -> Mixture:
 
 def last_changed(config: Config, phase: Phase) -> int:
     """The last epoch of this phase that augments and mixes images."""
-    return phase.first_epoch - 1 + phase.epochs - config.train.plain_epochs
+    return phase.first_epoch - 1 + phase.epochs - config.fit.plain_epochs
 
 
 def _totals(
@@ -206,7 +206,7 @@ def _totals(
 def summary(config: Config, result: common.StageResult, stage: str) -> list[str]:
     """The key figures of a finished training."""
     scores = result.scores
-    chosen = "epoch picked on val" if config.train.keep_epoch == "best" else "last epoch"
+    chosen = "epoch picked on val" if config.fit.keep_epoch == "best" else "last epoch"
     return [
         *([f"val: {CONSTANT}"] if scores["val/predicted_classes"] == 1 else []),
         f"{run_name(config, stage)}: val accuracy {scores['val/accuracy']:.1%}, "
@@ -218,7 +218,7 @@ def _note(config: Config, prepared: PreparedDataset, phase: Phase, result: Train
     model = config.model
     rows = [
         f"**{model.backbone}**"
-        + ("" if model.cut == "none" else f" up to `{model.cut}`")
+        + ("" if model.truncate_at == "none" else f" up to `{model.truncate_at}`")
         + f", weights `{model.weights}`, recipe `{config.recipe}`, on {prepared.name} "
         f"({prepared.size('train')} training images).",
         "",
@@ -226,7 +226,7 @@ def _note(config: Config, prepared: PreparedDataset, phase: Phase, result: Train
         f"{phase.learning_rate:g}, {result.seconds:.0f} s. Kept epoch {result.kept_epoch}: "
         f"val accuracy {result.kept['val/accuracy']:.1%}, "
         f"macro-F1 {result.kept['val/macro_f1']:.3f}"
-        + (", an epoch picked on val." if config.train.keep_epoch == "best" else ", the last one."),
+        + (", an epoch picked on val." if config.fit.keep_epoch == "best" else ", the last one."),
         "",
         f"Model: `{MODEL_URI}`",
     ]

@@ -70,7 +70,7 @@ def of_phase(
         else:
             return _features(model, cut, found, config)
     augmentation = config.augmentation
-    if config.features.views == 1:
+    if config.features.augmented_copies == 0:
         augmentation = AugmentationConfig(rotation=0, shift=0, zoom=0, flip=False)
     console.warn("Features are not kept: every epoch runs the frozen layers again")
     return _images(model, augmentation, config, prepared)
@@ -83,7 +83,7 @@ def _worth_keeping(
 
     if not cuts.before(model, cut).weights:
         return False
-    images = prepared.size("train") * config.features.views + prepared.size("val")
+    images = prepared.size("train") * (1 + config.features.augmented_copies) + prepared.size("val")
     return images * features.bytes_per_image(model, cut, config) <= _MOST_BYTES_ALONG
 
 
@@ -111,7 +111,7 @@ def _images(
 ) -> Inputs:
     from fer_experiments.models.augmentation import with_augmentation
 
-    augmented = with_augmentation(model, augmentation, seed=config.train.seed)
+    augmented = with_augmentation(model, augmentation, seed=config.fit.seed)
     return Inputs(
         model=augmented.model,
         augment=augmented.turn,

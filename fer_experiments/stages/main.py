@@ -40,13 +40,13 @@ def run(
         check(configs, model_name=model_name)
     first = configs[0]
     names = list(dict.fromkeys(config.model.backbone for config in configs))
-    seeds = list(dict.fromkeys(str(config.train.seed) for config in configs))
+    seeds = list(dict.fromkeys(str(config.fit.seed) for config in configs))
     name = f"main {' '.join(names)} {first.recipe} s{','.join(seeds)}"
     with open_run(
         "main",
         name,
         experiment=experiment,
-        request={"configs": [config.flat() for config in configs], "model_name": model_name},
+        request={"configs": [config.stored() for config in configs], "model_name": model_name},
         resume=resumed,
     ) as writer:
         together = {"backbone": ",".join(names), "seed": ",".join(seeds)}
@@ -68,7 +68,7 @@ def run(
         scores: dict[str, float] = {}
         for config in configs:
             judged = stages.backbone(config)
-            whose = config.model.backbone + (f"_s{config.train.seed}" if len(seeds) > 1 else "")
+            whose = config.model.backbone + (f"_s{config.fit.seed}" if len(seeds) > 1 else "")
             scores |= {
                 f"{whose}/{key.replace('/', '_')}": judged[key] for key in _SCORES if key in judged
             }
@@ -130,7 +130,7 @@ def resume(run_id: str, *, model_name: str | None = None) -> common.StageResult:
         check_name(model_name)
     journal = resumable(run_id, "main")
     request = journal.start["request"]
-    configs = [Config.from_flat(flat) for flat in request["configs"]]
+    configs = [Config.from_stored(flat) for flat in request["configs"]]
     return run(configs, model_name=model_name or request.get("model_name"), resumed=journal)
 
 
@@ -215,7 +215,7 @@ def _which(run: RunRecord) -> tuple[str, str, str]:
 
 
 def _wanted(stage: str, config: Config) -> tuple[str, str, str]:
-    return stage, config.model.backbone, str(config.train.seed)
+    return stage, config.model.backbone, str(config.fit.seed)
 
 
 def _free_memory() -> None:

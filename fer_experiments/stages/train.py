@@ -36,7 +36,7 @@ def run(
         experiment=experiment,
         parent=parent,
         tags=common.whose(config),
-        request={"config": config.flat()},
+        request={"config": config.stored()},
         resume=resumed,
         offline=offline,
     ) as writer:
@@ -53,12 +53,12 @@ def run(
             config.model,
             image_size=prepared.image_size,
             classes=len(prepared.class_names),
-            seed=config.train.seed,
+            seed=config.fit.seed,
         )
         phase = Phase(
             stage="train",
-            learning_rate=config.train.learning_rate,
-            epochs=config.train.epochs,
+            learning_rate=config.head_training.learning_rate,
+            epochs=config.head_training.epochs,
             first_epoch=1,
         )
         unfrozen_later = classifier.to_unfreeze(
@@ -84,5 +84,5 @@ def resume(
         RunError: there is no such run on this machine.
     """
     journal = resumable(run_id, "train", nested=parent is not None)
-    config = Config.from_flat(journal.start["request"]["config"])
+    config = Config.from_stored(journal.start["request"]["config"])
     return run(config, parent=parent, resumed=journal, offline=offline)

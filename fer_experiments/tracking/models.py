@@ -92,7 +92,7 @@ def describe(uri: str) -> LoggedModel:
             uri=f"models:/{info.model_id}",
             class_names=tuple(metadata["class_names"]),
             image_size=int(metadata["image_size"]),
-            config=Config.from_flat(metadata["config"]),
+            config=Config.from_stored(metadata["config"]),
             dataset_name=metadata["dataset_name"],
             dataset_fingerprint=fingerprint,
             source_run_id=run_id,

@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from fer_experiments.config import Config
 from fer_experiments.errors import RunError, TrackingError, first_line, shown
+from fer_experiments.migrations import migrated
 from fer_experiments.tracking import names, pages, store
 
 
@@ -50,7 +51,7 @@ def _record(run: Run) -> RunRecord:
         status=str(run.info.status),
         experiment_id=str(run.info.experiment_id),
         started=int(run.info.start_time),
-        params=dict(run.data.params),
+        params={name: str(value) for name, value in migrated(run.data.params).items()},
         tags=dict(run.data.tags),
         metrics=dict(run.data.metrics),
     )
@@ -228,7 +229,7 @@ def stages_of(run_id: str) -> list[RunRecord]:
 def config_of(run: RunRecord) -> Config:
     """The configuration that a run was made with."""
     with _artifact(run.id, "config.json") as file:
-        return Config.from_flat(json.loads(file.read_text(encoding="utf-8")))
+        return Config.from_stored(json.loads(file.read_text(encoding="utf-8")))
 
 
 @store.translated()

@@ -233,7 +233,7 @@ class Writer:
                 "image_size": prepared.image_size,
                 "crop": rule.crop,
                 "white": dict(rule.white),
-                "config": config.flat(),
+                "config": config.stored(),
                 "dataset_name": prepared.name,
                 "dataset_fingerprint": prepared.fingerprint,
                 "seen": seen.to_metadata(),

@@ -183,7 +183,7 @@ def test_an_error_is_one_visible_line(text: str) -> None:
         ("prepare", "--recipe", "demo", "--experiment"),
         ("predict",),
         ("finetune", "--run-id"),
-        ("train", "--cut"),
+        ("train", "--truncate-at"),
         ("register", "--metric"),
     ],
     ids=" ".join,

@@ -27,7 +27,7 @@ def test_probabilities_of_raw_pixels() -> None:
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
 def test_the_backbone_gets_what_its_own_preprocessing_gives(backbone: str) -> None:
     model = build(
-        backbone=backbone, cut={"vgg16": "block1_pool", "resnet50": "pool1_pool"}[backbone]
+        backbone=backbone, truncate_at={"vgg16": "block1_pool", "resnet50": "pool1_pool"}[backbone]
     )
     seen = keras.Model(model.input, model.get_layer("backbone_input").output)
     expected = getattr(keras.applications, backbone).preprocess_input(np.repeat(PIXELS, 3, axis=-1))
@@ -67,13 +67,13 @@ def test_recipe_notebook_scales_by_255() -> None:
 def test_the_last_four_layers_are_the_notebooks(
     backbone: str, cut: str, last_four: list[str], trainable: list[str]
 ) -> None:
-    model = build(backbone=backbone, cut=cut)
+    model = build(backbone=backbone, truncate_at=cut)
     assert [layer.name for layer in classifier.backbone_layers(model)][-4:] == last_four
     assert classifier.unfreeze(model, 4, train_batchnorm=False) == trainable
 
 
 def test_each_block_below_the_topmost_one_has_a_share_of_its_rate() -> None:
-    model = build(backbone="resnet50", cut="conv3_block4_out")
+    model = build(backbone="resnet50", truncate_at="conv3_block4_out")
     assert classifier.shares_of_rate(model, 0.5) == {}
     classifier.unfreeze(model, 0, train_batchnorm=True)
     shares = classifier.shares_of_rate(model, 0.5)
@@ -219,8 +219,8 @@ def test_of_resnet50_the_notebook_trains_the_last_batchnorm_too(recipe: str) -> 
 
 
 def test_unknown_cut_names_near_layers() -> None:
-    with pytest.raises(ConfigError, match=r"block3_pool.*Received: cut=block3_poll"):
-        build(backbone="vgg16", cut="block3_poll")
+    with pytest.raises(ConfigError, match=r"block3_pool.*Received: truncate_at=block3_poll"):
+        build(backbone="vgg16", truncate_at="block3_poll")
 
 
 def test_images_too_small_for_the_backbone_are_refused() -> None:

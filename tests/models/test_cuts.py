@@ -22,7 +22,7 @@ LAST_FOUR = {
 
 
 def build(backbone: str = "tiny", **changes: object) -> keras.Model:
-    config = resolve("demo", {"backbone": backbone, "cut": "none", **changes})
+    config = resolve("demo", {"backbone": backbone, "truncate_at": "none", **changes})
     return classifier.build(config.model, image_size=48, classes=7, seed=0)
 
 
@@ -79,7 +79,7 @@ def test_the_last_four_layers_need_every_branch_that_enters_them(
 
 
 def test_a_low_cut_of_the_backbone_is_cut_lower_still() -> None:
-    model = build("resnet50", cut="conv2_block3_out")
+    model = build("resnet50", truncate_at="conv2_block3_out")
     assert cuts.find(model, cuts.training_layers(model)) == HEAD
     assert last_four(model) == ("conv2_block2_out", "conv2_block3_2_relu")
 
@@ -171,12 +171,12 @@ def test_the_hash_covers_the_statistics_of_batchnorm() -> None:
 def test_the_digest_is_the_same_after_saving_and_loading(backbone: str, tmp_path: Path) -> None:
     """And in another process or after other models, where Keras counts its names on."""
     cut = {"vgg16": "block2_pool", "resnet50": "conv2_block3_out", "tiny": "none"}[backbone]
-    model = build(backbone, cut=cut)
+    model = build(backbone, truncate_at=cut)
     names = [*HEAD, *last_four(model)]
     first = cuts.digests(model, names)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    again = build(backbone, cut=cut)
+    again = build(backbone, truncate_at=cut)
     assert cuts.digests(loaded, names) == cuts.digests(again, names) == first
     classifier.unfreeze(again, 4, train_batchnorm=True)  # what trains later plays no part
     cuts.behind(again, cuts.find(again, cuts.training_layers(again)))
@@ -193,9 +193,11 @@ def test_each_tensor_has_the_digest_that_it_has_alone() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"cut": "block2_add"},  # the same weights below, the same shape, without the last ReLU
-        {"cut": "block2_2_bn"},
-        {"head": "average"},
+        {
+            "truncate_at": "block2_add"
+        },  # the same weights below, the same shape, without the last ReLU
+        {"truncate_at": "block2_2_bn"},
+        {"head": "global_average_pooling"},
         {"input_scaling": "unit"},
         {"input_size": 64},
         {"precision": "mixed_bfloat16"},

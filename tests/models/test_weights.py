@@ -11,7 +11,7 @@ from fer_experiments.recipes import resolve
 
 
 def build(file: Path | str, cut: str = "none", backbone: str = "tiny") -> keras.Model:
-    config = resolve("baseline", {"weights": str(file), "cut": cut, "backbone": backbone})
+    config = resolve("baseline", {"weights": str(file), "truncate_at": cut, "backbone": backbone})
     return classifier.build(config.model, image_size=48, classes=7, seed=0)
 
 
@@ -86,7 +86,7 @@ def test_another_networks_file_is_not_said_to_lack_a_cut(tmp_path: Path, suffix:
     keras.Model(pixels, outputs).save(tmp_path / f"x{suffix}")
     with pytest.raises(WeightsError, match=r"by name: block1_conv.*Received: .*other") as raised:
         build(tmp_path / f"x{suffix}")
-    assert "cut=" not in str(raised.value)
+    assert "truncate_at=" not in str(raised.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x80\x04K\x01."])
@@ -110,7 +110,7 @@ def test_a_folder_without_the_backbones_file_is_refused(tmp_path: Path) -> None:
 
 def test_last_layers_that_the_file_lacks_can_be_drawn(tmp_path: Path) -> None:
     save_by_name(donor(), tmp_path / "lower.h5", without=("block2_0_conv", "block2_2_bn"))
-    changes = {"weights": str(tmp_path / "lower.h5"), "backbone": "tiny", "cut": "none"}
+    changes = {"weights": str(tmp_path / "lower.h5"), "backbone": "tiny", "truncate_at": "none"}
     config = resolve("baseline", {**changes, "missing_weights": "draw"})
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     for name in ("block1_conv", "block1_bn", "block2_1_conv", "block2_2_conv"):

@@ -134,6 +134,6 @@ def log_as_trained(
         for epoch in range(1, epochs + 1):
             writer.metrics({"train/loss": 1.0, "val/loss": 1.0}, step=epoch)
         common.keep_hashes(writer, prepared)
-        seen = by_training(prepared, config.train)
+        seen = by_training(prepared, config.fit)
         writer.model(model, config=config, prepared=prepared, seen=seen)
     return writer.run_id

@@ -39,8 +39,8 @@ from ..data.helpers import pictures, write_folder
 
 # Nothing is drawn at random in an epoch but the order of the images.
 PLAIN = [
-    "--views",
-    "1",
+    "--augmented-copies",
+    "0",
     "--rotation",
     "0",
     "--shift",
@@ -131,7 +131,14 @@ def agree(first: Run, second: Run) -> bool:
 
 def material(**changes: object) -> tuple[keras.Model, PreparedDataset, Config]:
     """What the stages work on, as TRAIN would make it with these changes."""
-    plain = {"views": 1, "rotation": 0, "shift": 0, "zoom": 0, "flip": False, "dropout": 0}
+    plain = {
+        "augmented_copies": 0,
+        "rotation": 0,
+        "shift": 0,
+        "zoom": 0,
+        "flip": False,
+        "dropout": 0,
+    }
     wanted = {"backbone": "tiny", "synthetic_count": 210, **plain, **changes}
     config = resolve("demo", wanted)
     prepared = prepare(config.data)
@@ -139,7 +146,7 @@ def material(**changes: object) -> tuple[keras.Model, PreparedDataset, Config]:
         config.model,
         image_size=prepared.image_size,
         classes=len(prepared.class_names),
-        seed=config.train.seed,
+        seed=config.fit.seed,
     )
     return model, prepared, config
 
@@ -228,7 +235,7 @@ def test_fine_tuning_finds_its_features_and_without_them_gives_the_same(
 def test_a_real_backbone_trains_the_same_with_and_without_the_cache(
     backbone: str, cut: str, fer: Fer
 ) -> None:
-    train = [*TRAIN, "--backbone", backbone, "--cut", cut, "--weights", "none",
+    train = [*TRAIN, "--backbone", backbone, "--truncate-at", cut, "--weights", "none",
              "--initializer", "he_normal"]  # fmt: skip
     cached, uncached = run_of(fer(*train)), run_of(fer(*train, "--cache", "off"))
     assert agree(cached, uncached)
@@ -277,9 +284,11 @@ def test_another_head_finds_the_features(trained: Trained, fer: Fer) -> None:
         {"synthetic_count": 217},
         {"limit": 70},
         {"data_seed": 1},
-        {"cut": "block1_pool"},
-        {"cut": "block2_add"},  # the same weights below and the same shape, without the last ReLU
-        {"head": "average"},
+        {"truncate_at": "block1_pool"},
+        {
+            "truncate_at": "block2_add"
+        },  # the same weights below and the same shape, without the last ReLU
+        {"head": "global_average_pooling"},
         {"input_scaling": "unit"},
         {"input_size": 64},
         {"seed": 1},  # with weights=none the backbone is drawn from it
@@ -304,8 +313,8 @@ def test_what_gives_other_features_is_computed(changes: dict[str, object], home:
 def test_a_head_trains_on_what_the_logged_model_gives(home: Path) -> None:
     """After another truncation point whose features look alike, too."""
     small = {"synthetic_count": 105}
-    obtain(**small, cut="block2_add")
-    model, prepared, config = material(**small, cut="block2_out")
+    obtain(**small, truncate_at="block2_add")
+    model, prepared, config = material(**small, truncate_at="block2_out")
     found = features.obtain(model, prepared, config, cut=head_cut(model))
     given = cuts.before(model, head_cut(model)).predict_on_batch(
         prepared.split("val")[0].astype(np.float32)[..., None]
@@ -316,7 +325,7 @@ def test_a_head_trains_on_what_the_logged_model_gives(home: Path) -> None:
 
 def entry(**changes: object) -> feature_files.Kept:
     """An augmented copy's place in the cache; `changes` are of the configuration."""
-    wanted = {"synthetic_count": 105, "backbone": "tiny", "views": 3, "rotation": 20}
+    wanted = {"synthetic_count": 105, "backbone": "tiny", "augmented_copies": 2, "rotation": 20}
     config = resolve("demo", wanted | changes)
     return feature_files.Kept(
         part=feature_files.Part(split="train", view=1),
@@ -375,7 +384,7 @@ def test_what_gives_the_same_features_computes_nothing(home: Path) -> None:
     for changes in (
         {"head_units": 8, "dropout": 0.3},
         {"learning_rate": 1e-2, "batch_size": 7, "keep_epoch": "last", "optimizer": "sgd"},
-        {"rotation": 10, "flip": True},  # views=1 has no augmented copies
+        {"rotation": 10, "flip": True},  # there are no augmented copies
         {"unfreeze_layers": 2},
     ):
         assert obtain(**changes).computed == 0
@@ -393,7 +402,7 @@ def test_half_of_what_is_wanted_is_found(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_same_key_gives_the_same_bytes_from_scratch(home: Path) -> None:
-    changes = {"views": 3, "rotation": 20, "shift": 0.2, "zoom": 0.1, "flip": True}
+    changes = {"augmented_copies": 2, "rotation": 20, "shift": 0.2, "zoom": 0.1, "flip": True}
     obtain(**changes)
     first = bytes_by_entry(home)
     assert len(first) == 4
@@ -409,14 +418,14 @@ def test_the_same_key_gives_the_same_bytes_from_scratch(home: Path) -> None:
 def test_more_views_compute_what_is_not_there_yet(home: Path) -> None:
     augmented = {"rotation": 20, "shift": 0.2, "flip": True}
     one = obtain(**augmented)
-    three = obtain(views=3, **augmented)
+    three = obtain(augmented_copies=2, **augmented)
     assert one.computed == TRAIN_IMAGES + VAL_IMAGES
     assert three.computed == 2 * TRAIN_IMAGES
     (clean,), (first,), (second,) = map(np.array, three.train)
     np.testing.assert_array_equal(clean, one.train[0][0])
     for a, b in ((clean, first), (clean, second), (first, second)):
         assert not (a == b).all(axis=1).any()
-    two = obtain(views=2, **augmented)
+    two = obtain(augmented_copies=1, **augmented)
     assert two.computed == 0
     np.testing.assert_array_equal(two.train[1][0], first)
 
@@ -426,7 +435,7 @@ def test_augmentation_decides_the_views_and_leaves_the_clean_images(
     changes: dict[str, object], tmp_path: Path
 ) -> None:
     faces = write_folder(tmp_path / "faces", pictures())  # no split of it hangs on data_seed
-    wanted = {"dataset": str(faces), "views": 2, "rotation": 20}
+    wanted = {"dataset": str(faces), "augmented_copies": 1, "rotation": 20}
     first, other = obtain(**wanted), obtain(**wanted | changes)
     assert (first.computed, other.computed) == (35 + 35 + 14, 35)
     np.testing.assert_array_equal(other.train[0][0], first.train[0][0])
@@ -493,11 +502,11 @@ def test_a_run_without_augmentation_says_so_and_counts_the_features_time(trained
 
 @pytest.mark.slow
 def test_a_run_with_views_says_how_many(trained: Trained, fer: Fer) -> None:
-    outcome = fer(*TRAIN, "--views", "3", "--rotation", "20", "--epochs", "2")
+    outcome = fer(*TRAIN, "--augmented-copies", "2", "--rotation", "20", "--epochs", "2")
     assert f"features: {2 * TRAIN_IMAGES} images computed" in outcome.out
     run = run_of(outcome)
     assert run.data.params["augmentation"] == "kept: 1 clean view, 2 augmented"
-    assert run.data.params["views"] == "3"
+    assert run.data.params["augmented_copies"] == "2"
 
 
 def test_without_the_cache_images_are_augmented_anew_every_epoch() -> None:
@@ -646,7 +655,7 @@ def test_of_two_processes_at_once_one_computes(
 def test_what_a_killed_process_left_is_removed(
     home: Path, tmp_path: Path, fer: Fer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = [*TRAIN, "--backbone", "vgg16", "--cut", "none", "--synthetic-count", "700"]
+    train = [*TRAIN, "--backbone", "vgg16", "--truncate-at", "none", "--synthetic-count", "700"]
     killed = process("-m", "fer_experiments", *train)
     while not list(home.glob("features/.writing-vgg16-*/features.npy")):
         assert killed.poll() is None
@@ -687,7 +696,7 @@ def test_features_that_do_not_fit_are_computed_every_epoch_with_the_same_scores(
     disk.mkdir()
     (disk / "features").symlink_to(small_disk("size=200k"))  # 0.4 MB of features do not fit
     monkeypatch.setenv("FER_DATA_HOME", str(disk))
-    outcome = fer(*TRAIN, "--rotation", "20")  # of which views=1 keeps nothing
+    outcome = fer(*TRAIN, "--rotation", "20")  # of which nothing is kept
     run = run_of(outcome)
     *refused, gone_on = warnings_of(outcome)
     assert len(refused) == 2
@@ -768,10 +777,10 @@ def test_nothing_is_written_along_that_fine_tuning_will_not_use(home: Path) -> N
 
 
 def test_views_without_augmentation_are_refused(fer: Fer) -> None:
-    outcome = fer(*TRAIN, "--views", "3")
+    outcome = fer(*TRAIN, "--augmented-copies", "2")
     assert outcome.exit_code == 2
     assert "Expected an augmentation" in outcome.error
-    assert "Received: views=3" in outcome.error
+    assert "Received: augmented_copies=2" in outcome.error
 
 
 # The command
@@ -795,7 +804,7 @@ def test_what_is_being_written_is_not_listed(home: Path) -> None:
 
 
 def test_the_command_lists_totals_and_empties(home: Path, fer: Fer) -> None:
-    obtain(views=2, flip=True)
+    obtain(augmented_copies=1, flip=True)
     *rows, total = fer("cache").out.splitlines()
     assert rows[0].split()[:2] == ["backbone", "tensor"]
     assert sorted(re.findall(r"(train view \d|train|val)  ", "\n".join(rows[1:]))) == [

@@ -33,8 +33,8 @@ from .designed import log_as_trained
 FACES = 70
 # Nothing random but the order of the images; the network takes the images themselves.
 PLAIN: dict[str, Any] = {
-    "backbone": "tiny", "synthetic_count": FACES, "cache": False, "views": 1, "epochs": 4,
-    "finetune_epochs": 3, "rotation": 0, "shift": 0, "zoom": 0, "flip": False, "batch_size": 16,
+    "backbone": "tiny", "synthetic_count": FACES, "cache": False, "augmented_copies": 0,
+    "epochs": 4, "finetune_epochs": 3, "rotation": 0, "shift": 0, "zoom": 0, "flip": False, "batch_size": 16,
 }  # fmt: skip
 
 
@@ -176,9 +176,11 @@ class World:
             config.model,
             image_size=prepared.image_size,
             classes=len(prepared.class_names),
-            seed=config.train.seed,
+            seed=config.fit.seed,
         )
-        return log_as_trained(model, config, prepared, name="made up", epochs=config.train.epochs)
+        return log_as_trained(
+            model, config, prepared, name="made up", epochs=config.head_training.epochs
+        )
 
     def still_standing(self, *, patience: int) -> dict[str, list[list[float]]]:
         """Logged values of head training and fine-tuning that are too slow to change anything.
@@ -338,7 +340,13 @@ def _(world: World, value: int) -> None:
         assert ids_of(own, "train") == ids_of(world.prepared(**what, data_seed=value), "train")
     own, other = (world.prepared(data_seed=seed).images for seed in (value, 2))
     assert not np.array_equal(own, other)
-    augmented = {"cache": True, "views": 2, "brightness": 0.3, "dataset": faces, "seed": 3}
+    augmented = {
+        "cache": True,
+        "augmented_copies": 1,
+        "brightness": 0.3,
+        "dataset": faces,
+        "seed": 3,
+    }
     own, other = (
         np.unique(rows_of_epochs(world.train(**augmented, data_seed=seed), 2), axis=0)
         for seed in (value, 2)
@@ -466,10 +474,10 @@ def _(world: World, value: str) -> None:
         assert np.array(given.layer("block2_1_conv").kernel).std() > 0.05
 
 
-@case("cut", "none", "block1_pool", "vgg16:block1_pool,tiny:block2_1_relu")
+@case("truncate_at", "none", "block1_pool", "vgg16:block1_pool,tiny:block2_1_relu")
 def _(world: World, value: str) -> None:
     last = {"none": "block2_out", "block1_pool": "block1_pool"}.get(value, "block2_1_relu")
-    given = world.train(cut=value)
+    given = world.train(truncate_at=value)
     [behind] = [layer for layer in given.network.layers if layer.name.startswith("head_fl")]
     assert behind.input is given.layer(last).output
 
@@ -505,11 +513,11 @@ def _(world: World, value: str | int) -> None:
     assert not np.array_equal(moved[:, 4:44, 4:44], faces[:, 4:44, 4:44])
 
 
-@case("head", "flatten", "average")
+@case("head", "flatten", "global_average_pooling")
 def _(world: World, value: str) -> None:
     given = world.train(head=value)
     read = given.layer("head_batchnorm").input.shape[-1]
-    assert read == {"flatten": 6 * 6 * 16, "average": 16}[value]
+    assert read == {"flatten": 6 * 6 * 16, "global_average_pooling": 16}[value]
 
 
 @case("head_units", 0, 16, 32)
@@ -575,12 +583,12 @@ def _(world: World, value: bool) -> None:
         assert (given.pixels.shape[1:] == SHAPE[1:]) == (not value)
 
 
-@case("views", 1, 2, 3)
+@case("augmented_copies", 0, 1, 2)
 def _(world: World, value: int) -> None:
-    given = world.train(cache=True, views=value, brightness=0.3)
-    rows = rows_of_epochs(given, value)
-    images = len(rows) // value
-    assert len(np.unique(rows, axis=0)) == images * value  # each image in all of its forms
+    given = world.train(cache=True, augmented_copies=value, brightness=0.3)
+    rows = rows_of_epochs(given, 1 + value)
+    # In so many epochs each image was seen in all of its forms, no two of which are alike.
+    assert len(np.unique(rows, axis=0)) == len(rows)
 
 
 @case("cache_dtype", "float32", "float16")

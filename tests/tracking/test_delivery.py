@@ -136,7 +136,7 @@ def test_output_is_left_alone_while_a_model_is_delivered(
     lines = 0
     capfd.readouterr()
     with open_run("train", "tiny") as writer:
-        seen = by_training(prepared, config.train)
+        seen = by_training(prepared, config.fit)
         writer.model(model, config=config, prepared=prepared, seen=seen)
         # The delivery's own thread is at it; where it fails, the end of the run says why.
         while writer.journal.pending and lines < 6000:

@@ -54,7 +54,7 @@ WAYS: dict[str, Way] = {
     "table": lambda writer, *_: writer.table({SECRET: [SECRET, f'"{SECRET}"']}, "a/table.json"),
     "dataset": lambda writer, data, _: writer.dataset(data, split="train"),
     "model": lambda writer, data, config: writer.model(
-        tiny(), config=config, prepared=data, seen=by_training(data, config.train)
+        tiny(), config=config, prepared=data, seen=by_training(data, config.fit)
     ),
 }
 # Its text becomes pixels.

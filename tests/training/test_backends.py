@@ -26,7 +26,7 @@ from fer_experiments.training.loop import fit
 from fer_experiments.training.optimizers import Plan
 
 backbone, path = sys.argv[1], Path(sys.argv[2])
-config = resolve("demo", {"backbone": backbone, "dropout": 0.0, "head": "average"})
+config = resolve("demo", {"backbone": backbone, "dropout": 0.0, "head": "global_average_pooling"})
 model = classifier.build(config.model, image_size=48, classes=7, seed=0)
 classifier.unfreeze(model, 4, train_batchnorm=True)
 if path.exists():
