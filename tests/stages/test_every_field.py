@@ -34,7 +34,8 @@ FACES = 70
 # Nothing random but the order of the images; the network takes the images themselves.
 PLAIN: dict[str, Any] = {
     "backbone": "tiny", "synthetic_count": FACES, "cache": False, "augmented_copies": 0,
-    "epochs": 4, "finetune_epochs": 3, "rotation": 0, "shift": 0, "zoom": 0, "flip": False, "batch_size": 16,
+    "epochs": 4, "finetune_epochs": 3, "rotation": 0, "shift": 0, "zoom": 0, "flip": False,
+    "batch_size": 16,
 }  # fmt: skip
 
 
