@@ -116,7 +116,7 @@ def resume(run_id: str, *, parent: Writer | None = None) -> common.StageResult:
         RunError: there is no such run on this machine, or the one that it started from is gone.
     """
     journal = resumable(run_id, "finetune", nested=parent is not None)
-    asked = journal.start["request"]
+    asked = journal.start.request
     return run(asked["overrides"], run_id=asked["run_id"], parent=parent, resumed=journal)
 
 

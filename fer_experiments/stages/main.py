@@ -129,7 +129,7 @@ def resume(run_id: str, *, model_name: str | None = None) -> common.StageResult:
     if model_name is not None:
         check_name(model_name)
     journal = resumable(run_id, "main")
-    request = journal.start["request"]
+    request = journal.start.request
     configs = [Config.from_stored(flat) for flat in request["configs"]]
     return run(configs, model_name=model_name or request.get("model_name"), resumed=journal)
 

@@ -84,5 +84,5 @@ def resume(
         RunError: there is no such run on this machine.
     """
     journal = resumable(run_id, "train", nested=parent is not None)
-    config = Config.from_stored(journal.start["request"]["config"])
+    config = Config.from_stored(journal.start.request["config"])
     return run(config, parent=parent, resumed=journal, offline=offline)

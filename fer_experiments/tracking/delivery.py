@@ -36,7 +36,20 @@ from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from fer_experiments import console
 from fer_experiments.errors import FerError, TrackingError
 from fer_experiments.tracking import names, pages, store
-from fer_experiments.tracking.journal import Event, Journal
+from fer_experiments.tracking.events import (
+    Artifact,
+    End,
+    Event,
+    Metrics,
+    Params,
+    Resume,
+    Start,
+    Table,
+    Tags,
+    UsedDataset,
+)
+from fer_experiments.tracking.events import Model as ModelEvent
+from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.writer import MODEL_URI
 
 # What a logged model needs besides what Keras computes with.
@@ -154,29 +167,51 @@ class MlflowDelivery:
 
     def _deliver_next(self) -> None:
         event = self._journal.pending[0]
-        learnt = getattr(self, f"_{event['kind']}")(event) or {}
+        learnt = self._deliver(event) or {}
         self._journal.remember(events=self._journal.delivered + 1, **learnt)
-        if "file" in event:
+        if isinstance(event, (Artifact, ModelEvent)):
             shutil.rmtree(self._file(event).parent, ignore_errors=True)
 
-    def _start(self, event: Event) -> dict[str, Any]:
+    def _deliver(self, event: Event) -> dict[str, Any] | None:
+        match event:
+            case Start():
+                return self._start(event)
+            case ModelEvent():
+                return self._model(event)
+            case Resume():
+                self._resume()
+            case Params():
+                self._params(event)
+            case Tags():
+                self._tags(event)
+            case Metrics():
+                self._metrics(event)
+            case Table():
+                self._table(event)
+            case Artifact():
+                self._artifact(event)
+            case UsedDataset():
+                self._dataset(event)
+            case End():
+                self._end(event)
+        return None
+
+    def _start(self, event: Start) -> dict[str, Any]:
         """The run itself: the one that `mlflow run` made, or a new one."""
-        tags = {**event["tags"], names.JOURNAL: self._journal.key}
-        if event["adopt"]:
-            run = self._client.get_run(event["adopt"])
+        tags = {**event.tags, names.JOURNAL: self._journal.key}
+        if event.adopt:
+            run = self._client.get_run(event.adopt)
             if not _is_made_up(run.info.run_name):  # `mlflow run --run-name`
                 tags.pop(MLFLOW_RUN_NAME, None)
             self._client.log_batch(run.info.run_id, tags=_tags(tags))
         else:
-            if event["parent"]:
-                tags[MLFLOW_PARENT_RUN_ID], experiment_id = event["parent"]
+            if event.parent:
+                tags[MLFLOW_PARENT_RUN_ID], experiment_id = event.parent
             else:
-                experiment_id = store.experiment_id(
-                    event["experiment"], number=event.get("experiment_id")
-                )
+                experiment_id = store.experiment_id(event.experiment, number=event.experiment_id)
                 self._check_artifacts(experiment_id)
             run = self._made_before(experiment_id) or self._client.create_run(
-                experiment_id, start_time=event["time"], tags=tags, run_name=event["name"]
+                experiment_id, start_time=event.time, tags=tags, run_name=event.name
             )
         return {"run_id": run.info.run_id, "experiment_id": run.info.experiment_id}
 
@@ -204,7 +239,7 @@ class MlflowDelivery:
         )
         return found[0] if found else None
 
-    def _resume(self, event: Event) -> None:
+    def _resume(self) -> None:
         """The run is under way again."""
         self._client.update_run(self._run_id, status="RUNNING")
         self._forget([names.FAILURE, names.NOTE])
@@ -215,68 +250,68 @@ class MlflowDelivery:
             if tag in held:
                 self._client.delete_tag(self._run_id, tag)
 
-    def _params(self, event: Event) -> None:
+    def _params(self, event: Params) -> None:
         # `mlflow run` logs what was typed before our code runs, and a param can't be changed:
         # `1e-4` and `0.0001` would clash.
         held = self._client.get_run(self._run_id).data.params
-        new = [Param(name, value) for name, value in event["values"].items() if name not in held]
+        new = [Param(name, value) for name, value in event.values.items() if name not in held]
         if new:
             self._client.log_batch(self._run_id, params=new)
 
-    def _tags(self, event: Event) -> None:
+    def _tags(self, event: Tags) -> None:
         uri = str(self._journal.known(names.MODEL_URI))
-        values = {name: text.replace(MODEL_URI, uri) for name, text in event["values"].items()}
+        values = {name: text.replace(MODEL_URI, uri) for name, text in event.values.items()}
         self._client.log_batch(self._run_id, tags=_tags(values))
 
-    def _metrics(self, event: Event) -> None:
+    def _metrics(self, event: Metrics) -> None:
         # MLflow holds a point that comes twice once: the same time, step and value.
-        dataset_name, digest = event.get("dataset") or (None, None)
+        dataset_name, digest = event.dataset or (None, None)
         self._client.log_batch(
             self._run_id,
             metrics=[
                 Metric(
                     name,
                     value,
-                    event["time"],
-                    event["step"],
-                    model_id=event["model_id"],
+                    event.time,
+                    event.step,
+                    model_id=event.model_id,
                     dataset_name=dataset_name,
                     dataset_digest=digest,
                     run_id=self._run_id,
                 )
-                for name, value in event["values"].items()
+                for name, value in event.values.items()
             ],
         )
 
-    def _artifact(self, event: Event) -> None:
-        self._client.log_artifact(self._run_id, str(self._file(event)), event["folder"])
+    def _artifact(self, event: Artifact) -> None:
+        self._client.log_artifact(self._run_id, str(self._file(event)), event.folder)
 
-    def _table(self, event: Event) -> None:
+    def _table(self, event: Table) -> None:
         # MLflow's log_table would append to what an earlier try has left: the file is written
         # whole, and then marked as a table as log_table does.
         self._artifact(event)
         held = self._client.get_run(self._run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]")
-        path = "/".join(filter(None, (event["folder"], self._file(event).name)))
+        path = "/".join(filter(None, (event.folder, self._file(event).name)))
         entry = {"path": path, "type": "table"}
         if entry not in (tables := json.loads(held)):
             self._client.set_tag(
                 self._run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*tables, entry])
             )
 
-    def _dataset(self, event: Event) -> None:
+    def _dataset(self, event: UsedDataset) -> None:
         # MLflow describes arrays by shape and type alone, given the digest.
         images, labels = (
-            np.broadcast_to(np.zeros((), dtype), shape) for shape, dtype in event["arrays"]
+            np.broadcast_to(np.zeros((), dtype), shape) for shape, dtype in event.arrays
         )
         described = mlflow.data.from_numpy(
             images,
             targets=labels,
-            source=event["source"],
-            name=event["name"],
-            digest=event["digest"],
+            source=event.source,
+            name=event.name,
+            digest=event.digest,
         ).to_dict()
         used = DatasetInput(
-            dataset=Dataset(**described), tags=[InputTag("mlflow.data.context", event["split"])]
+            dataset=Dataset(**described), tags=[InputTag("mlflow.data.context", event.split)]
         )
         try:
             self._client.log_inputs(self._run_id, datasets=[used])
@@ -287,7 +322,7 @@ class MlflowDelivery:
             # and writes them in two steps. This time it finds them.
             self._client.log_inputs(self._run_id, datasets=[used])
 
-    def _model(self, event: Event) -> dict[str, Any]:
+    def _model(self, event: ModelEvent) -> dict[str, Any]:
         """Logs the model with signature, input example, pinned requirements and metadata."""
         console.load_keras()
         import keras
@@ -300,14 +335,14 @@ class MlflowDelivery:
             source_run_id=self._run_id,
             params=dict(run.data.params),
         )
-        example: Any = {"pixels": np.array(event["example"], dtype=np.float32)[..., np.newaxis]}
+        example: Any = {"pixels": np.array(event.example, dtype=np.float32)[..., np.newaxis]}
         if importlib.util.find_spec("tensorflow") is not None:
             flavor: Any = mlflow.tensorflow
             computes_with = "tensorflow"
         else:  # Keras on JAX; this flavor of MLflow's fails on an example
             flavor, example, computes_with = mlflow.keras, None, "jax"
-        size = event["metadata"]["image_size"]
-        classes = len(event["metadata"]["class_names"])
+        size = event.metadata["image_size"]
+        classes = len(event.metadata["class_names"])
         try:
             # MLflow predicts the input example, and Keras would draw a bar for it.
             with console.keras_is_silent():
@@ -328,7 +363,7 @@ class MlflowDelivery:
                         f"{p}=={importlib.metadata.version(p)}"
                         for p in (*_REQUIREMENTS, computes_with)
                     ],
-                    metadata={**event["metadata"], "source_run_id": self._run_id},
+                    metadata={**event.metadata, "source_run_id": self._run_id},
                 )
         except BaseException:
             self._remove_half_logged()
@@ -341,7 +376,7 @@ class MlflowDelivery:
             megabytes = round(bytes_on_disk / 1e6, 1)
             self._client.log_batch(
                 self._run_id,
-                metrics=[Metric("weights/file_megabytes", megabytes, event["time"], 0)],
+                metrics=[Metric("weights/file_megabytes", megabytes, event.time, 0)],
             )
         return {names.MODEL_URI: uri}
 
@@ -360,17 +395,17 @@ class MlflowDelivery:
                     shutil.rmtree(folder, ignore_errors=True)
                 self._client.delete_logged_model(half.model_id)
 
-    def _end(self, event: Event) -> None:
-        if event["status"] == "FINISHED":
+    def _end(self, event: End) -> None:
+        if event.status == "FINISHED":
             self._forget([names.FAILURE])
-        self._client.set_terminated(self._run_id, event["status"], event["time"])
+        self._client.set_terminated(self._run_id, event.status, event.time)
 
     @property
     def _run_id(self) -> str:
         return str(self._journal.run_id)
 
-    def _file(self, event: Event) -> Path:
-        return self._journal.folder / "files" / str(event["file"])
+    def _file(self, event: Artifact | ModelEvent) -> Path:
+        return self._journal.folder / "files" / event.file
 
 
 def _is_made_up(run_name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fer_experiments.tracking import names
+from fer_experiments.tracking.events import End
 from fer_experiments.tracking.journal import Journal
 
 # Stages that can be resumed where they were cut short.
@@ -12,11 +13,12 @@ RESUMABLE = ("train", "finetune", "main")
 def release(journal: Journal) -> None:
     """Lets go of a journal; removes it if MLflow has everything and nobody can resume it."""
     status = journal.ended
-    last = journal.events[-1] if journal.events else {}
+    last = journal.events[-1] if journal.events else None
     can_resume = (
         status != "FINISHED"
-        and journal.start.get("stage") in RESUMABLE
-        and last.get("resumable", True)
+        and not journal.is_empty
+        and journal.start.stage in RESUMABLE
+        and (last.resumable if isinstance(last, End) else True)
     )
     if status == "FINISHED":
         journal.checkpoint.unlink(missing_ok=True)
@@ -36,5 +38,5 @@ def early_end_tags(reason: str, resume_with: str | None) -> dict[str, str]:
 
 def resume_command(journal: Journal) -> str:
     """What to type to go on with a run that did not finish."""
-    offline = " --offline" if journal.start["store"] is None and journal.run_id is None else ""
-    return f"fer {journal.start['stage']} --resume {journal.run_id or journal.key}{offline}"
+    offline = " --offline" if journal.start.store is None and journal.run_id is None else ""
+    return f"fer {journal.start.stage} --resume {journal.run_id or journal.key}{offline}"

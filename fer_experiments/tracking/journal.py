@@ -27,11 +27,19 @@ from filelock import FileLock, Timeout
 from fer_experiments import console
 from fer_experiments.data.storage import data_home, disk_errors, write_text
 from fer_experiments.errors import RunError, first_line
+from fer_experiments.tracking.events import (
+    End,
+    Event,
+    Metrics,
+    Params,
+    Resume,
+    Start,
+    from_line,
+    to_line,
+)
 
 _SHORTEST_ID = 4  # characters of an id that is not given whole
 _EVENTS, _DELIVERED = "journal.jsonl", "delivered.json"
-
-Event = dict[str, Any]
 
 
 class Journal:
@@ -45,15 +53,15 @@ class Journal:
         self._delivered: dict[str, Any] = _read_delivered(folder)
         # What the run holds already, so that going on writes nothing twice.
         self._points = {
-            (name, event["step"])
+            (name, event.step)
             for event in self.events
-            if event["kind"] == "metrics"
-            for name in event["values"]
+            if isinstance(event, Metrics)
+            for name in event.values
         }
 
     @classmethod
     def create(cls, **start: Any) -> Journal:
-        """A new journal with its first event, of kind `start`.
+        """A new journal with its first event; arguments as of `Start`, without the time.
 
         Raises:
             DiskFullError, DataError: it cannot be written.
@@ -66,7 +74,7 @@ class Journal:
                     folder.mkdir()
                     lock.acquire()
                 journal = cls(folder, lock)
-                journal.append("start", **start)
+                journal.append(Start(time=now(), **start))
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.release()
@@ -99,9 +107,17 @@ class Journal:
         return self.folder.name
 
     @property
-    def start(self) -> Event:
-        """What the run is; empty if its process ended before it could say."""
-        return self.events[0] if self.events else {}
+    def is_empty(self) -> bool:
+        """Whether its process ended before it could say what the run is."""
+        return not self.events
+
+    @property
+    def start(self) -> Start:
+        """What the run is, unless the journal is empty."""
+        first = self.events[0]
+        if not isinstance(first, Start):
+            raise ValueError(f"{self.folder} does not begin with what the run is")
+        return first
 
     @property
     def run_id(self) -> str | None:
@@ -132,14 +148,13 @@ class Journal:
         self._delivered |= known
         write_text(self.folder / _DELIVERED, json.dumps(self._delivered))
 
-    def append(self, kind: str, **content: Any) -> None:
-        """Writes an event with the time of now.
+    def append(self, event: Event) -> None:
+        """Writes an event.
 
         Raises:
             DiskFullError, DataError: it cannot be written; then nothing of it stays.
         """
-        event = {"kind": kind, "time": round(time.time() * 1000), **content}
-        line = json.dumps(event).encode() + b"\n"
+        line = to_line(event)
         path = self.folder / _EVENTS
         with self._writing, disk_errors(self.folder, len(line)), path.open("ab") as file:
             before = file.tell()
@@ -166,16 +181,12 @@ class Journal:
 
     def param(self, name: str) -> str | None:
         """The value of a param, if it was written."""
-        values = (e["values"].get(name) for e in self.events if e["kind"] == "params")
+        values = (e.values.get(name) for e in self.events if isinstance(e, Params))
         return next((value for value in values if value is not None), None)
 
-    def has(self, kind: str) -> bool:
+    def has(self, kind: type[Event]) -> bool:
         """Whether there is an event of this kind."""
-        return any(event["kind"] == kind for event in self.events)
-
-    def has_epoch(self, step: int) -> bool:
-        """Whether the scores of this epoch stand here."""
-        return ("train/loss", step) in self._points
+        return any(isinstance(event, kind) for event in self.events)
 
     @contextmanager
     def new_file(self, name: str) -> Iterator[Path]:
@@ -196,8 +207,8 @@ class Journal:
     @property
     def ended(self) -> str | None:
         """The status that the run ended with, unless it is still under way or was cut short."""
-        last = next((e for e in reversed(self.events) if e["kind"] in ("end", "resume")), {})
-        return last.get("status")
+        last = next((e for e in reversed(self.events) if isinstance(e, (End, Resume))), None)
+        return last.status if isinstance(last, End) else None
 
     def close(self) -> None:
         """Lets go of the lock."""
@@ -239,7 +250,7 @@ def stopped() -> list[tuple[str, int]]:
     found = []
     for journal in unfinished():
         size = sum(file.stat().st_size for file in journal.folder.rglob("*") if file.is_file())
-        found.append((str(journal.start.get("name", "–")), size))
+        found.append(("–" if journal.is_empty else journal.start.name, size))
         journal.close()
     return found
 
@@ -250,9 +261,10 @@ def resumable_ids() -> list[tuple[str, str, str]]:
     for folder in home().glob("[!.]*"):
         try:
             with (folder / _EVENTS).open("rb") as file:
-                start = json.loads(file.readline())
-            found.append((_id_of(folder), str(start["stage"]), str(start["name"])))
-        except (OSError, ValueError, KeyError, TypeError):
+                start = from_line(file.readline())
+            if isinstance(start, Start):
+                found.append((_id_of(folder), start.stage, start.name))
+        except (OSError, ValueError):
             continue
     return found
 
@@ -335,4 +347,9 @@ def _whole_lines(path: Path) -> list[Event]:
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
-    return [json.loads(line) for line in content[:whole].splitlines()]
+    return [from_line(line) for line in content[:whole].splitlines()]
+
+
+def now() -> int:
+    """The time of an event, ms since 1970."""
+    return round(time.time() * 1000)

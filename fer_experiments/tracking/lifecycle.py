@@ -29,7 +29,8 @@ from fer_experiments.secrets import redact
 from fer_experiments.tracking import journal as journals
 from fer_experiments.tracking import names
 from fer_experiments.tracking.endings import RESUMABLE, early_end_tags, release, resume_command
-from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.events import End, Resume, Tags
+from fer_experiments.tracking.journal import Journal, now
 from fer_experiments.tracking.writer import Parent, Writer
 
 DEFAULT_EXPERIMENT = "fer2013"
@@ -94,7 +95,7 @@ def open_run(
         name = os.environ.get("MLFLOW_RUN_NAME", "").strip() or name
     if resume is not None:
         journal = resume
-        journal.append("resume")
+        journal.append(Resume(time=now()))
     else:
         journal = Journal.create(
             stage=stage,
@@ -103,7 +104,7 @@ def open_run(
             | ({} if offline or made_by_mlflow else _context())
             | {key: redact(value) for key, value in (tags or {}).items()},
             **_chosen_experiment(experiment),
-            parent=parent and [parent.run_id, parent.experiment_id],
+            parent=None if parent is None else (parent.run_id, parent.experiment_id),
             adopt=made_by_mlflow,
             store=None if offline else _address(),
             request=json.loads(redact(json.dumps(request))),
@@ -113,20 +114,20 @@ def open_run(
         delivery.deliver_now()
     except BaseException:
         if journal.run_id is not None:
-            journal.append("end", status="FAILED")
+            journal.append(End(time=now(), status="FAILED"))
             journal.close()
         elif journal.known("tried"):
             journal.close()  # the run may have been made all the same: the next command looks
         else:
             journal.remove()
         raise
-    own = journal.start.get("experiment")
+    own = journal.start.experiment
     usual = _chosen_experiment(None)["experiment"]
     writer = Writer(
         journal,
         delivery,
         parent=parent,
-        experiment=None if own == usual or journal.start["adopt"] else own,
+        experiment=None if own == usual or journal.start.adopt else own,
     )
     writer.has_trained = resume is not None
     if resume is not None and made_by_mlflow is not None:
@@ -135,7 +136,7 @@ def open_run(
     try:
         with _load_on_the_machine(writer, offline=offline):
             yield writer
-        writer.event("end", status="FINISHED")
+        writer.event(End(time=now(), status="FINISHED"))
         _deliver_rest(writer, delivery, offline=offline)
     except BaseException as error:
         if journal.ended == "FINISHED":
@@ -174,14 +175,14 @@ def resumable(run_id: str, stage: str, *, nested: bool = False) -> Journal:
         with suppress(TrackingError):  # an offline run goes on without MLflow
             _sync().end_orphans()
     journal = journals.find(run_id)
-    found = str(journal.start.get("stage"))
+    found = "unknown" if journal.is_empty else journal.start.stage
     wrong = None
     if found != stage:
         wrong = f"a run of stage {found}"
     elif journal.ended == "FINISHED":
         wrong = "which is finished; fer sync delivers what MLflow does not have of it"
-    elif journal.start["store"] is not None and journal.start["store"] != _address():
-        wrong = f"which was started with MLFLOW_TRACKING_URI={journal.start['store']}"
+    elif journal.start.store is not None and journal.start.store != _address():
+        wrong = f"which was started with MLFLOW_TRACKING_URI={journal.start.store}"
     if wrong:
         journal.close()
         raise RunError(
@@ -225,8 +226,8 @@ def _deliver_rest(writer: Writer, delivery: _Delivery, *, offline: bool) -> None
         console.say("next   fer sync, where MLflow can be reached")
         return
     text = (
-        f"{len(journal.pending)} events of {journal.start['name']} could not be delivered to "
-        f"{journal.start['store']}; they wait in {journal.folder}, fer sync delivers them"
+        f"{len(journal.pending)} events of {journal.start.name} could not be delivered to "
+        f"{journal.start.store}; they wait in {journal.folder}, fer sync delivers them"
     )
     if writer.nested:  # what comes next reads them from MLflow
         raise TrackingError(text)
@@ -246,12 +247,12 @@ def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> Non
     else:
         reason = str(error) if isinstance(error, FerError) else f"{type(error).__name__}: {error}"
     reason = redact(reason)[:5000]
-    can_resume = journal.start["stage"] in RESUMABLE and _may_end_otherwise(error, writer)
+    can_resume = journal.start.stage in RESUMABLE and _may_end_otherwise(error, writer)
     tags = early_end_tags(reason, writer.resume_with if can_resume else None)
     done = False
     with suppress(FerError):
-        journal.append("tags", values=tags)
-        journal.append("end", status=status, resumable=can_resume)
+        journal.append(Tags(time=now(), values=tags))
+        journal.append(End(time=now(), status=status, resumable=can_resume))
         delivery.wake()
         done = delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
     if not done:
@@ -316,7 +317,7 @@ def _context() -> dict[str, str]:
 
 
 def _load_on_the_machine(writer: Writer, *, offline: bool) -> AbstractContextManager[None]:
-    if offline or writer.journal.start["stage"] not in _LONG_STAGES:
+    if offline or writer.journal.start.stage not in _LONG_STAGES:
         return nullcontext()
     from fer_experiments.tracking.system import watching
 

@@ -15,7 +15,8 @@ from fer_experiments.tracking import journal as journals
 from fer_experiments.tracking import names, store
 from fer_experiments.tracking.delivery import MlflowDelivery
 from fer_experiments.tracking.endings import RESUMABLE, early_end_tags, release, resume_command
-from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.events import End, Tags
+from fer_experiments.tracking.journal import Journal, now
 
 _CUT_SHORT = "its process ended without a word: killed, out of memory, or the machine went down"
 
@@ -38,7 +39,7 @@ def end_orphans() -> None:
     What cannot be delivered now is left for later.
     """
     for journal in journals.unfinished():
-        if journal.start and journal.start["store"] != store.address():
+        if not journal.is_empty and journal.start.store != store.address():
             journal.close()
             continue
         with suppress(FerError):
@@ -58,17 +59,17 @@ def deliver_all() -> list[Synced]:
             continue
         before = journal.delivered
         problem = None
-        if journal.start and journal.start["store"] not in (None, store.address()):
-            problem = f"belongs to MLFLOW_TRACKING_URI={journal.start['store']}"
+        if not journal.is_empty and journal.start.store not in (None, store.address()):
+            problem = f"belongs to MLFLOW_TRACKING_URI={journal.start.store}"
         else:
             try:
                 _settle(journal)
             except FerError as error:
                 problem = str(error)
-        if journal.start:
+        if not journal.is_empty:
             found.append(
                 Synced(
-                    name=str(journal.start["name"]),
+                    name=journal.start.name,
                     folder=journal.folder,
                     run_id=journal.run_id,
                     events=journal.delivered - before,
@@ -121,10 +122,10 @@ def point_to(run_id: str, resumed: str) -> None:
 def _settle(journal: Journal) -> None:
     if journal.events and journal.ended is None:
         if _is_running(journal.run_id):  # else it could still say why, but not write it down here
-            can_resume = journal.start["stage"] in RESUMABLE and not journal.start["parent"]
+            can_resume = journal.start.stage in RESUMABLE and not journal.start.parent
             tags = early_end_tags(_CUT_SHORT, resume_command(journal) if can_resume else None)
-            journal.append("tags", values=tags)
-        journal.append("end", status="FAILED")
+            journal.append(Tags(time=now(), values=tags))
+        journal.append(End(time=now(), status="FAILED"))
     MlflowDelivery(journal).deliver_now()
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,8 +21,19 @@ from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import PixelRule
 from fer_experiments.data.seen import Seen
 from fer_experiments.secrets import holds_secret, redact
+from fer_experiments.tracking import names
 from fer_experiments.tracking.endings import resume_command
-from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.events import (
+    Artifact,
+    Event,
+    Metrics,
+    Model,
+    Params,
+    Table,
+    Tags,
+    UsedDataset,
+)
+from fer_experiments.tracking.journal import Journal, now
 
 if TYPE_CHECKING:
     import keras
@@ -118,27 +129,27 @@ class Writer:
         if isinstance(self._parent, Writer):
             self._parent._tell_trained()
 
-    def event(self, kind: str, **content: Any) -> None:
+    def event(self, event: Event) -> None:
         """Writes an event down and sends it on its way, without the secrets in its texts.
 
         Names are left alone: keys, and the file that an event carries.
         """
-        file = {key: content.pop(key) for key in ("file",) if key in content}
-        self.journal.append(kind, **file, **_redacted(content, keys=False))
+        texts = {f.name: getattr(event, f.name) for f in fields(event) if f.name != "file"}
+        self.journal.append(replace(event, **_redacted(texts, keys=False)))
         self._delivery.wake()
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs params; keys that the run already has stay as they are."""
         texts = {name: redact(str(v))[:_MOST_PARAM_CHARACTERS] for name, v in values.items()}
-        self.event("params", values=texts)
+        self.event(Params(time=now(), values=texts))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags."""
-        self.event("tags", values=dict(values))
+        self.event(Tags(time=now(), values=dict(values)))
 
     def note(self, text: str) -> None:
         """The run's description, Markdown; replaces an earlier one."""
-        self.tags({"mlflow.note.content": text})
+        self.tags({names.NOTE: text})
 
     def metrics(
         self,
@@ -159,7 +170,7 @@ class Writer:
         if "train/loss" in new:
             self._tell_trained()
         if new:
-            self.event("metrics", values=new, step=step, model_id=model_id, dataset=on)
+            self.event(Metrics(time=now(), values=new, step=step, model_id=model_id, dataset=on))
 
     def text(self, content: str, path: str) -> None:
         """A text artifact."""
@@ -185,7 +196,7 @@ class Writer:
         """A table that the UI shows."""
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         content = {"columns": list(columns), "data": rows}  # as pandas' orient="split"
-        with self._artifact(path, kind="table") as file:
+        with self._artifact(path, Table) as file:
             file.write_text(redact(json.dumps(content, default=_plain)), encoding="utf-8")
 
     def dataset(self, prepared: PreparedDataset, *, split: str) -> None:
@@ -193,12 +204,14 @@ class Writer:
         images, labels = prepared.split(split)
         name, digest = _dataset_name(prepared, split)
         self.event(
-            "dataset",
-            name=name,
-            digest=digest,
-            source=str(prepared.manifest["source"]["dataset"]),
-            split=split,
-            arrays=[[list(a.shape), str(a.dtype)] for a in (images, labels)],
+            UsedDataset(
+                time=now(),
+                name=name,
+                digest=digest,
+                source=str(prepared.manifest["source"]["dataset"]),
+                split=split,
+                arrays=[[list(a.shape), str(a.dtype)] for a in (images, labels)],
+            )
         )
 
     def model(
@@ -217,39 +230,44 @@ class Writer:
         """
         import keras
 
-        if self.journal.has("model"):
+        if self.journal.has(Model):
             return  # the process was cut short after this
         images, _ = prepared.split("train")
         rule = rule or PixelRule(crop=prepared.crop, white=prepared.white)
         with self.journal.new_file("model.keras") as file:
             # A copy of the graph without optimizer state, which would triple the file.
             keras.Model(model.input, model.output, name=model.name).save(file)
+        metadata = {
+            "class_names": list(prepared.class_names),
+            "image_size": prepared.image_size,
+            "crop": rule.crop,
+            "white": dict(rule.white),
+            "config": config.stored(),
+            "dataset_name": prepared.name,
+            "dataset_fingerprint": prepared.fingerprint,
+            "seen": seen.to_metadata(),
+        }
         self.event(
-            "model",
-            file=f"{file.parent.name}/{file.name}",
-            example=images[:2].tolist(),
-            metadata={
-                "class_names": list(prepared.class_names),
-                "image_size": prepared.image_size,
-                "crop": rule.crop,
-                "white": dict(rule.white),
-                "config": config.stored(),
-                "dataset_name": prepared.name,
-                "dataset_fingerprint": prepared.fingerprint,
-                "seen": seen.to_metadata(),
-            },
+            Model(
+                time=now(),
+                file=f"{file.parent.name}/{file.name}",
+                example=images[:2].tolist(),
+                metadata=metadata,
+            )
         )
 
     @contextmanager
-    def _artifact(self, path: str, kind: str = "artifact") -> Iterator[Path]:
+    def _artifact(self, path: str, kind: type[Artifact] = Artifact) -> Iterator[Path]:
         """A file to fill; when it is left without an error, it is on its way."""
         with self.journal.new_file(PurePosixPath(path).name) as file:
             yield file
         folder = str(PurePosixPath(path).parent)
         self.event(
-            kind,
-            file=f"{file.parent.name}/{file.name}",
-            folder=None if folder == "." else folder,
+            kind(
+                time=now(),
+                file=f"{file.parent.name}/{file.name}",
+                folder=None if folder == "." else folder,
+            )
         )
 
 

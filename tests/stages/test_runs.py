@@ -98,7 +98,7 @@ def test_the_beginning_of_an_id_is_enough(fresh_store: Path) -> None:
     whole = made("ab12cd" + "0" * 26)
     made("ab34" + "0" * 28)
     for beginning in (whole, whole[:6], "ab12"):
-        assert runs.get_run(beginning, stages=("train",)).info.run_id == whole
+        assert runs.get_run(beginning, stages=("train",)).id == whole
     with pytest.raises(RunError, match="which does not exist"):
         runs.get_run("ab1", stages=("train",))  # too short to be meant
     with pytest.raises(RunError, match="which does not exist"):
@@ -144,9 +144,9 @@ def test_a_run_is_resumed_by_the_beginning_of_its_id(
 def test_look_ups_go_through_every_experiment(fresh_store: Path) -> None:
     other = MlflowClient().create_experiment("through mlflow run")
     there = {made(c * 32, experiment=e) for c, e in (("a", "0"), ("b", other))}
-    assert {run.info.run_id for run in runs.search("train")} == there
+    assert {run.id for run in runs.search("train")} == there
     only = runs.search("train", experiment="through mlflow run")
-    assert [run.info.run_id for run in only] == ["b" * 32]
+    assert [run.id for run in only] == ["b" * 32]
 
 
 def test_links_are_of_the_experiment_and_open_runs_not_traces(fresh_store: Path, fer: Fer) -> None:

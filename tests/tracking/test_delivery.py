@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -15,6 +14,7 @@ from mlflow.tracking import MlflowClient
 from fer_experiments import console
 from fer_experiments.errors import TrackingError
 from fer_experiments.tracking.delivery import MlflowDelivery
+from fer_experiments.tracking.events import Artifact, End, Metrics, Params, Tags
 from fer_experiments.tracking.journal import Journal
 
 AT_ONCE = 4
@@ -27,7 +27,7 @@ def test_runs_that_log_the_same_images_for_the_first_time_at_once(
 ) -> None:
     monkeypatch.setenv("FER_DATA_HOME", str(fresh_store / "data"))
     journals = [
-        Journal.create(name="a", tags={}, adopt=None, parent=None, experiment="at once")
+        Journal.create(stage="train", name="a", tags={}, experiment="at once")
         for _ in range(AT_ONCE)
     ]
     deliveries = [MlflowDelivery(journal) for journal in journals]
@@ -54,7 +54,7 @@ def test_runs_that_log_the_same_images_for_the_first_time_at_once(
 
 def begun(folder: Path) -> Journal:
     """A journal whose run stands in MLflow."""
-    journal = Journal.create(name="a", tags={}, adopt=None, parent=None, experiment="events")
+    journal = Journal.create(stage="train", name="a", tags={}, experiment="events")
     MlflowDelivery(journal).deliver_now()
     assert journal.delivered == 1
     return journal
@@ -63,7 +63,7 @@ def begun(folder: Path) -> Journal:
 def artifact(journal: Journal, name: str, content: str) -> None:
     with journal.new_file(name) as file:
         file.write_text(content)
-    journal.append("artifact", file=f"{file.parent.name}/{file.name}", folder=None)
+    journal.append(Artifact(time=0, file=f"{file.parent.name}/{file.name}"))
 
 
 def test_an_event_counts_as_delivered_when_mlflow_has_it_and_not_before(
@@ -71,9 +71,9 @@ def test_an_event_counts_as_delivered_when_mlflow_has_it_and_not_before(
 ) -> None:
     monkeypatch.setenv("FER_DATA_HOME", str(fresh_store / "data"))
     journal = begun(fresh_store)
-    journal.append("tags", values={"first": "1"})
+    journal.append(Tags(time=0, values={"first": "1"}))
     artifact(journal, "report.txt", "content")
-    journal.append("tags", values={"last": "1"})
+    journal.append(Tags(time=0, values={"last": "1"}))
     place = MlflowClient().get_run(str(journal.run_id)).info.artifact_uri
     Path(place).parent.mkdir(parents=True, exist_ok=True)
     Path(place).write_text("a file where the folder of artifacts has to be")
@@ -81,7 +81,7 @@ def test_an_event_counts_as_delivered_when_mlflow_has_it_and_not_before(
     with pytest.raises(TrackingError):
         MlflowDelivery(journal).deliver_now()
     assert journal.delivered == 2  # the start and the first tag
-    assert [event["kind"] for event in journal.pending] == ["artifact", "tags"]
+    assert [type(event) for event in journal.pending] == [Artifact, Tags]
     assert "last" not in MlflowClient().get_run(str(journal.run_id)).data.tags
     journal.close()
 
@@ -101,17 +101,17 @@ def test_each_kind_of_event_that_fails_stays_pending(
     fresh_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FER_DATA_HOME", str(fresh_store / "data"))
-    events: list[dict[str, Any]] = [
-        {"kind": "params", "values": {"epochs": "1"}},
-        {"kind": "tags", "values": {"a": "b"}},
-        {"kind": "metrics", "values": {"loss": 1.0}, "step": 0, "model_id": None},
-        {"kind": "end", "status": "FINISHED"},
+    events = [
+        Params(time=0, values={"epochs": "1"}),
+        Tags(time=0, values={"a": "b"}),
+        Metrics(time=0, values={"loss": 1.0}, step=0),
+        End(time=0, status="FINISHED"),
     ]
     for event in events:
         journal = begun(fresh_store)
         # A run that was deleted in MLflow takes nothing.
         MlflowClient().delete_run(str(journal.run_id))
-        journal.append(**event)
+        journal.append(event)
         with pytest.raises(TrackingError):
             MlflowDelivery(journal).deliver_now()
         assert journal.delivered == 1, event

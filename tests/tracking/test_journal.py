@@ -273,7 +273,7 @@ def test_forgotten_runs_cannot_be_resumed(own_home: Path, fer: Fer) -> None:
 
 
 def test_points_that_come_from_two_threads_at_once(own_home: Path) -> None:
-    journal = Journal.create(name="a", stage="train")
+    journal = Journal.create(name="a", stage="train", tags={})
     stop = threading.Event()
 
     def write() -> None:

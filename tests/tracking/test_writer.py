@@ -17,6 +17,7 @@ from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.prepared import prepare
 from fer_experiments.data.seen import by_training
 from fer_experiments.recipes import resolve
+from fer_experiments.tracking.events import Tags
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.writer import Writer
 
@@ -42,7 +43,7 @@ def tiny() -> keras.Model:
 # Each public method, with a secret in every text that is no name: of
 # events, keys are ours, and so are paths.
 WAYS: dict[str, Way] = {
-    "event": lambda writer, *_: writer.event("tags", values={"a": SECRET, "b": [SECRET]}),
+    "event": lambda writer, *_: writer.event(Tags(time=0, values={"a": SECRET})),
     "params": lambda writer, *_: writer.params({"a": SECRET, "b": Path(f"token={PASSWORD}")}),
     "tags": lambda writer, *_: writer.tags({"a": SECRET}),
     "note": lambda writer, *_: writer.note(f"note {SECRET}"),
