@@ -44,7 +44,7 @@ def end_orphans() -> None:
     What cannot be delivered now is left for later.
     """
     for journal in journals.unfinished():
-        if journal.start and journal.start["store"] != store.address():
+        if journal.start and (journal.start["store"] is None or _belongs_elsewhere(journal)):
             journal.close()
             continue
         with suppress(FerError):
@@ -64,7 +64,7 @@ def deliver_all() -> list[Synced]:
             continue
         before = journal.delivered
         problem = None
-        if journal.start and journal.start["store"] not in (None, store.address()):
+        if _belongs_elsewhere(journal):
             problem = f"belongs to MLFLOW_TRACKING_URI={journal.start['store']}"
         else:
             try:
@@ -120,6 +120,12 @@ def point_to(run_id: str, resumed: str) -> None:
     """Says in the run that `mlflow run` made that the work is written to another one."""
     note = f"Went on with run `{resumed}`; everything is written there."
     store.client().log_batch(run_id, tags=[RunTag("resumes", resumed), RunTag(NOTE_TAG, note)])
+
+
+def _belongs_elsewhere(journal: Journal) -> bool:
+    """Whether it was begun for another store; those of `--offline` belong to none."""
+    address = journal.start["store"] if journal.start else None
+    return address is not None and not store.is_here(address)
 
 
 def _settle(journal: Journal) -> None:
