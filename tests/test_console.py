@@ -57,7 +57,11 @@ NO_UTF8 = [
 ]
 
 
-@pytest.mark.parametrize("environment", NO_UTF8, ids=lambda e: " ".join(e.values()))
+@pytest.mark.parametrize(
+    "environment",
+    [NO_UTF8[0], *(pytest.param(e, marks=pytest.mark.slow) for e in NO_UTF8[1:])],
+    ids=lambda e: " ".join(e.values()),
+)
 def test_a_comparison_on_a_terminal_without_utf8(job: Job, environment: dict[str, str]) -> None:
     process = start("compare", **environment)
     out, err = process.communicate(timeout=300)
@@ -96,7 +100,7 @@ def leave_after_a_line(*arguments: str) -> None:
     assert err == b""
 
 
-def test_a_reader_that_leaves_does_not_end_the_work(fresh_store: Path) -> None:
+def test_a_reader_that_leaves_does_not_end_the_work(empty_store: Path) -> None:
     leave_after_a_line(*TINY)
     assert [run.info.status for run in runs()] == ["FINISHED"]
 
@@ -111,7 +115,7 @@ def test_a_reader_that_leaves_does_not_fail_an_evaluation(job: Job, base: Path) 
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs Linux's full device")
-def test_output_that_cannot_be_written_is_said_and_the_work_is_done(fresh_store: Path) -> None:
+def test_output_that_cannot_be_written_is_said_and_the_work_is_done(empty_store: Path) -> None:
     with FULL.open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "fer_experiments", *TINY], check=False,
@@ -123,7 +127,7 @@ def test_output_that_cannot_be_written_is_said_and_the_work_is_done(fresh_store:
     assert [run.info.status for run in runs()] == ["FINISHED"]
 
 
-def test_closed_output_is_no_error(fresh_store: Path) -> None:
+def test_closed_output_is_no_error(empty_store: Path) -> None:
     command = f"{sys.executable} -m fer_experiments {' '.join(TINY)} >&-"
     done = subprocess.run(
         ["sh", "-c", command], check=False, stderr=subprocess.PIPE, env=process_environment()

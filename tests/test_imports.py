@@ -20,7 +20,7 @@ FLOORS = [
     {"models"},
     {"data"},
     {"recipes", "options", "scores"},
-    {"config", "console"},
+    {"config", "console", "environment"},
     {"errors"},
     {"secrets"},
 ]

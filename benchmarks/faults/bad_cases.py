@@ -176,9 +176,16 @@ def environments() -> Iterator[Case]:
         yield Case(
             name=f"FER_DATA_HOME {home[:20]}",
             arguments=(*prepare, "--data-seed", "5"),
-            exit_codes=(USAGE,) if home.startswith("~") else (FAILURE,),
+            exit_codes=(USAGE,) if home in ("/dev/null", "file") or "~" in home else (FAILURE,),
             environment={"FER_DATA_HOME": home},
             make=lambda folder: (folder / "file").write_bytes(b"x"),
+        )
+    for patience in ("abc", "-1", "nan", "🙂", "1" * 400, "inf", " 5 "):
+        yield Case(
+            name=f"FER_TRACKING_PATIENCE {patience[:20]}",
+            arguments=prepare,
+            exit_codes=(USAGE,) if patience in ("abc", "-1", "nan", "🙂") else (0,),
+            environment={"FER_TRACKING_PATIENCE": patience},
         )
     for uri in (
         "nonsense://x", "sqlite:////proc/x/y.db", "sqlite:///garbage", "http://127.0.0.1:9",

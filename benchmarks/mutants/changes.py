@@ -64,10 +64,13 @@ class File:
     def changes(self, chosen: set[int]) -> Iterator[Change]:
         """Those with these numbers."""
         seen: Counter[str] = Counter()
+        contents: dict[int, str] = {}  # of functions, by the id of their node
         for number, mutation in enumerate(self._found):
             around = mutation.contained_by_top_level_function
             assert around is not None
-            content = self._module.code_for_node(around)
+            if id(around) not in contents:
+                contents[id(around)] = self._module.code_for_node(around)
+            content = contents[id(around)]
             seen[content] += 1
             if number not in chosen:
                 continue

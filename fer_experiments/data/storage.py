@@ -19,22 +19,27 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from fer_experiments.errors import DataError, DiskFullError, UsageError
+from fer_experiments.errors import DataError, DiskFullError, UsageError, shown
 
 
 def data_home() -> Path:
     """`FER_DATA_HOME`, else the user's cache folder.
 
     Raises:
-        UsageError: it begins with `~` and a name that no user has.
+        UsageError: it is something else than a folder, or begins with `~` and a name that no user
+            has.
     """
     chosen = os.environ.get("FER_DATA_HOME")
     if not chosen:
         return platformdirs.user_cache_path("fer_experiments")
     try:
-        return Path(chosen).expanduser()
+        home = Path(chosen).expanduser()
     except RuntimeError:
-        raise UsageError(f"Expected FER_DATA_HOME to be a folder. Received: {chosen}") from None
+        home = None
+    # Of these two nothing is an error, whatever the name.
+    if home is None or (os.path.exists(home) and not os.path.isdir(home)):  # noqa: PTH110, PTH112
+        raise UsageError(f"Expected FER_DATA_HOME to be a folder. Received: {shown(chosen, 200)}")
+    return home
 
 
 def open_array(path: Path) -> np.ndarray:

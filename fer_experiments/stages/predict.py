@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from fer_experiments.data.files import (
     expanded,
     is_file,
     is_folder,
-    is_junk,
     located,
     read_file,
     suffix_of,
 )
 from fer_experiments.data.images import Decoded, decode, to_pixels, white_of
+from fer_experiments.data.listing import FolderFiles
 from fer_experiments.errors import DataError, UsageError, shown
 from fer_experiments.secrets import redact
 from fer_experiments.stages import selection
@@ -190,24 +189,11 @@ def _below(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files below a folder, and what systems and programs left there; sorted.
 
     Raises:
-        DataError: a folder may not be read.
+        DataError: a folder may not be read, or links lead too far.
     """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{shown(str(error.filename), 300)} cannot be read: {error.strerror}")
-
-    files, junk = [], []
-    seen: set[tuple[int, int]] = set()
-    for name, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        here, about = Path(name), Path(name).stat()
-        if (about.st_dev, about.st_ino) in seen:  # a link leads back
-            folders.clear()
-            continue
-        seen.add((about.st_dev, about.st_ino))
-        junk += [here / name for name in (*folders, *names) if is_junk(name)]
-        files += [here / name for name in names if not is_junk(name)]
-        folders[:] = [name for name in folders if not is_junk(name)]
-    return sorted(files), sorted(junk)
+    listing = FolderFiles(folder).listing()
+    files = sorted(folder / relative for relative, _ in listing.files)
+    return files, sorted(folder / relative for relative in listing.junk)
 
 
 def _left_out(others: Mapping[str, Sequence[str]]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
-from fer_experiments import __version__, console
+from fer_experiments import __version__, console, environment
 from fer_experiments.data.storage import disk_is_full
 from fer_experiments.errors import (
     FULL_DISK,
@@ -40,6 +40,7 @@ _LONG_STAGES = ("main", "train", "finetune")
 # Seconds that the end of a run waits for a store that is away; a scheduler that has sent SIGTERM
 # is about to kill.
 _PATIENCE, _PATIENCE_WHEN_ENDED_EARLY = 120.0, 5.0
+_SAMPLING = 10.0  # seconds from one look at the machine's load to the next
 
 
 class _Delivery(Protocol):
@@ -84,8 +85,11 @@ def open_run(
     Raises:
         TrackingError: the tracking store cannot be reached when the run begins.
         RunError: MLFLOW_RUN_ID is left over from another run.
+        UsageError: a variable of the environment is no number.
         DataError: the journal cannot be written.
     """
+    patience = environment.seconds("FER_TRACKING_PATIENCE", _PATIENCE)
+    sampling = environment.seconds("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", _SAMPLING, zero=False)
     made_by_mlflow = None if parent or offline else os.environ.pop("MLFLOW_RUN_ID", None)
     if not (parent or offline):
         _sync().end_orphans()
@@ -134,10 +138,10 @@ def open_run(
         _sync().point_to(made_by_mlflow, writer.run_id)
     delivery.start()
     try:
-        with _load_on_the_machine(writer, offline=offline):
+        with _load_on_the_machine(writer, sampling, offline=offline):
             yield writer
         writer.event(End(time=now(), status="FINISHED"))
-        _deliver_rest(writer, delivery, offline=offline)
+        _deliver_rest(writer, delivery, patience, offline=offline)
     except BaseException as error:
         if journal.ended == "FINISHED":
             # The work is done, and only its delivery was cut short or refused: fer sync, and each
@@ -181,7 +185,7 @@ def resumable(run_id: str, stage: str, *, nested: bool = False) -> Journal:
         wrong = f"a run of stage {found}"
     elif journal.ended == "FINISHED":
         wrong = "which is finished; fer sync delivers what MLflow does not have of it"
-    elif journal.start.store is not None and journal.start.store != _address():
+    elif journal.start.store is not None and not _is_here(journal.start.store):
         wrong = f"which was started with MLFLOW_TRACKING_URI={journal.start.store}"
     if wrong:
         journal.close()
@@ -213,11 +217,7 @@ class Later:
         """There is nobody to say it to."""
 
 
-def _deliver_rest(writer: Writer, delivery: _Delivery, *, offline: bool) -> None:
-    try:
-        patience = float(os.environ.get("FER_TRACKING_PATIENCE", _PATIENCE))
-    except ValueError:
-        patience = _PATIENCE
+def _deliver_rest(writer: Writer, delivery: _Delivery, patience: float, *, offline: bool) -> None:
     if delivery.finish(patience, _say_waiting):
         return
     journal = writer.journal
@@ -309,6 +309,12 @@ def _address() -> str:
     return store.address()
 
 
+def _is_here(address: str) -> bool:
+    from fer_experiments.tracking import store
+
+    return store.is_here(address)
+
+
 def _context() -> dict[str, str]:
     """Who runs what from where, as MLflow notes it for every run."""
     from mlflow.tracking.context.registry import resolve_tags
@@ -316,9 +322,11 @@ def _context() -> dict[str, str]:
     return {name: redact(str(value)) for name, value in resolve_tags().items()}
 
 
-def _load_on_the_machine(writer: Writer, *, offline: bool) -> AbstractContextManager[None]:
+def _load_on_the_machine(
+    writer: Writer, sampling: float, *, offline: bool
+) -> AbstractContextManager[None]:
     if offline or writer.journal.start.stage not in _LONG_STAGES:
         return nullcontext()
     from fer_experiments.tracking.system import watching
 
-    return watching(writer)
+    return watching(writer, sampling)

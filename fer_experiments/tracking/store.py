@@ -33,6 +33,7 @@ _PACKAGES = {
     "psycopg": "'psycopg[binary]'",
     "psycopg2": "psycopg2-binary",
 }
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
 # MLflow tries an answerless server for minutes, and whoever asked waits. Our own deliveries try
 # again by themselves, and a command that only reads shall rather say that the server is away.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -158,11 +159,20 @@ def identity(uri: str) -> str:
     """One text for all ways to write a store's address: for locks, not to be shown."""
     if uri.startswith("sqlite:///"):
         return f"sqlite:///{database(uri).resolve()}"
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # brackets, perhaps
+        return uri
     host = parts.netloc.rpartition("@")[2].lower()  # without user and password
     if host.partition(":")[0] == "localhost":
         host = host.replace("localhost", "127.0.0.1")
+    host = host.removesuffix(_USUAL_PORTS.get(parts.scheme, ":"))
     return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+
+def is_here(uri: str) -> bool:
+    """Whether an address, however it is typed, is that of this store."""
+    return identity(uri) == identity(address())
 
 
 @contextmanager

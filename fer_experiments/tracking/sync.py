@@ -39,7 +39,8 @@ def end_orphans() -> None:
     What cannot be delivered now is left for later.
     """
     for journal in journals.unfinished():
-        if not journal.is_empty and journal.start.store != store.address():
+        offline = not journal.is_empty and journal.start.store is None
+        if offline or _belongs_elsewhere(journal):
             journal.close()
             continue
         with suppress(FerError):
@@ -59,7 +60,7 @@ def deliver_all() -> list[Synced]:
             continue
         before = journal.delivered
         problem = None
-        if not journal.is_empty and journal.start.store not in (None, store.address()):
+        if _belongs_elsewhere(journal):
             problem = f"belongs to MLFLOW_TRACKING_URI={journal.start.store}"
         else:
             try:
@@ -117,6 +118,12 @@ def point_to(run_id: str, resumed: str) -> None:
     store.client().log_batch(
         run_id, tags=[RunTag(names.RESUMES, resumed), RunTag(names.NOTE, note)]
     )
+
+
+def _belongs_elsewhere(journal: Journal) -> bool:
+    """Whether it was begun for another store; those of `--offline` belong to none."""
+    address = None if journal.is_empty else journal.start.store
+    return address is not None and not store.is_here(address)
 
 
 def _settle(journal: Journal) -> None:

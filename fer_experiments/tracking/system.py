@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,17 +15,17 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from fer_experiments.errors import FerError
 from fer_experiments.tracking.writer import Writer
 
-_SECONDS = 10.0
-
 
 @contextmanager
-def watching(writer: Writer) -> Iterator[None]:
-    """Writes `system/…` every ten seconds (MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL).
+def watching(writer: Writer, seconds: float) -> Iterator[None]:
+    """Writes `system/…` every so many seconds.
 
     MLflow's own thread would go around the journal, and give up when the server is away once.
     """
     stopped = threading.Event()
-    thread = threading.Thread(target=_watch, args=(writer, stopped), daemon=True, name="system")
+    thread = threading.Thread(
+        target=_watch, args=(writer, seconds, stopped), daemon=True, name="system"
+    )
     thread.start()
     try:
         yield
@@ -35,13 +34,12 @@ def watching(writer: Writer) -> Iterator[None]:
         thread.join()
 
 
-def _watch(writer: Writer, stopped: threading.Event) -> None:
+def _watch(writer: Writer, seconds: float, stopped: threading.Event) -> None:
     monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
     with suppress(Exception):  # no accelerator, or no library that knows it
         monitors.append(GPUMonitor())
     step = writer.journal.next_step("system/cpu_utilization_percentage")
-    seconds = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL") or _SECONDS)
-    while not stopped.wait(seconds):
+    while not stopped.wait(min(seconds, threading.TIMEOUT_MAX)):
         values: dict[str, float] = {}
         for monitor in monitors:
             monitor.collect_metrics()

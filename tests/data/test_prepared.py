@@ -185,6 +185,13 @@ def test_the_data_home(tmp_path, monkeypatch):
     assert storage.data_home() == tmp_path / "faces"
     monkeypatch.delenv("FER_DATA_HOME")
     assert storage.data_home().name == "fer_experiments"
+    monkeypatch.setenv("FER_DATA_HOME", "")
+    assert storage.data_home().name == "fer_experiments"
+    (tmp_path / "file").write_bytes(b"x")
+    for wrong in (tmp_path / "file", "/dev/null", "~no-such-user/x"):
+        monkeypatch.setenv("FER_DATA_HOME", str(wrong))
+        with pytest.raises(UsageError, match=f"FER_DATA_HOME to be a folder. Received: {wrong}"):
+            storage.data_home()
 
 
 # Fingerprint
@@ -527,9 +534,9 @@ def test_a_data_home_that_cannot_be_made(faces, tmp_path, monkeypatch):
 
 def test_a_data_home_that_is_a_file(faces, home):
     home.write_text("in the way")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UsageError) as caught:
         prepare(config(faces))
-    says(caught, home, "cannot be written", "FER_DATA_HOME")
+    says(caught, home, "Expected FER_DATA_HOME to be a folder")
     assert home.read_text() == "in the way"
 
 

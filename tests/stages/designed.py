@@ -110,6 +110,23 @@ def log_designed(
     return log_as_trained(model, config, prepared, name=f"designed {row}", source=source)
 
 
+def log_untrained(config: Config) -> str:
+    """Logs a model as it is built, in a train run of made-up epochs; returns the run's id."""
+    console.quieten()  # MLflow warns of its own type hints when it is imported
+    from fer_experiments.models import classifier
+
+    prepared = prepare(config.data)
+    model = classifier.build(
+        config.model,
+        image_size=prepared.image_size,
+        classes=len(prepared.class_names),
+        seed=config.fit.seed,
+    )
+    return log_as_trained(
+        model, config, prepared, name="made up", epochs=config.head_training.epochs
+    )
+
+
 def log_as_trained(
     model: keras.Model,
     config: Config,

@@ -17,18 +17,16 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from fer_experiments import console
 from fer_experiments.cli import main
 from fer_experiments.config import FIELDS, Config
 from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import WeightsError
-from fer_experiments.models import classifier
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import train
 
 from ..data.helpers import noise, pictures, write_folder
-from .designed import log_as_trained
+from .designed import log_untrained
 
 FACES = 70
 # Nothing random but the order of the images; the network takes the images themselves.
@@ -167,21 +165,8 @@ class World:
         """A train run whose epochs are made up."""
         known = repr(config)
         if known not in self._made_up:
-            self._made_up[known] = self._make_up(config)
+            self._made_up[known] = log_untrained(config)
         return self._made_up[known]
-
-    def _make_up(self, config: Config) -> str:
-        console.quieten()  # MLflow warns of its own type hints
-        prepared = prepare(config.data)
-        model = classifier.build(
-            config.model,
-            image_size=prepared.image_size,
-            classes=len(prepared.class_names),
-            seed=config.fit.seed,
-        )
-        return log_as_trained(
-            model, config, prepared, name="made up", epochs=config.head_training.epochs
-        )
 
     def still_standing(self, *, patience: int) -> dict[str, list[list[float]]]:
         """Logged values of head training and fine-tuning that are too slow to change anything.

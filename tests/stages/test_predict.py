@@ -116,6 +116,21 @@ def test_a_folder_is_read_as_prepare_reads_it(predict: Fer, tmp_path: Path) -> N
     assert all(line.startswith("left out: ") for line in left_out)
 
 
+def test_rows_stand_in_the_order_of_folders_and_each_file_once(
+    predict: Fer, tmp_path: Path
+) -> None:
+    """`a b/1.png` comes before `a/2.png` where names are compared as texts."""
+    names = ["a/2.png", "a/10/3.png", "a b/1.png", "a!.png"]
+    folder = write_folder(tmp_path / "photos", {name: says(i) for i, name in enumerate(names)})
+    write_folder(folder, {f"a/{junk}": b"" for junk in (".DS_Store", "Thumbs.db", "__MACOSX/x")})
+    (folder / "a" / "back").symlink_to(folder)
+    outcome = predict(folder, folder / "a!.png", "--json")
+    assert outcome.exit_code == 0, outcome.err
+    read = [str(Path(row["file"]).relative_to(folder)) for row in json.loads(outcome.out)]
+    assert read == sorted(names, key=lambda name: name.split("/"))
+    assert "left out: 3 junk (" in outcome.err
+
+
 def test_the_folder_of_the_case_book(predict: Fer, tmp_path: Path, shared: Path) -> None:
     import runpy
 

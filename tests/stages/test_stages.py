@@ -14,8 +14,10 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from fer_experiments.data.synthetic import draw_faces
+from fer_experiments.recipes import resolve
 
 from ..conftest import QUICK, Fer, Job, process_environment
+from .designed import log_untrained
 
 TINY = ["--backbone", "tiny", *QUICK[:-2]]
 
@@ -57,12 +59,20 @@ def test_two_runs_with_the_same_seed_agree(job: Job, fer: Fer, fresh_store: Path
         np.testing.assert_array_equal(a, b)
 
 
-def test_finetune_starts_from_the_newest_run_that_fits(job: Job, fer: Fer) -> None:
-    outcome = fer("finetune", "--backbone", "tiny", "--finetune-epochs", "1")
-    assert outcome.exit_code == 0
-    assert newest("finetune").data.tags["source_run_id"] == newest("train").info.run_id
-    refused = fer("finetune", "--backbone", "tiny", "--learning-rate", "1e-5").error
-    assert "learning_rate=1e-05. Found: none" in refused
+def test_finetune_starts_from_the_newest_run_that_fits(fresh_store: Path, fer: Fer) -> None:
+    plain = {"backbone": "tiny", "synthetic_count": 70, "epochs": 1}
+    made = [log_untrained(resolve("demo", {**plain, "dropout": x})) for x in (0.1, 0.1, 0.2)]
+    client = MlflowClient()
+    like = client.get_run(made[1])
+    failed = client.create_run(like.info.experiment_id, tags=like.data.tags)
+    client.set_terminated(failed.info.run_id, "FAILED")
+
+    wanted = ("--backbone", "tiny", "--dropout", "0.1")
+    outcome = fer("finetune", *wanted, "--finetune-epochs", "1")
+    assert outcome.exit_code == 0, outcome.err
+    assert newest("finetune").data.tags["source_run_id"] == made[1]
+    refused = fer("finetune", *wanted, "--learning-rate", "1e-5").error
+    assert "dropout=0.1, learning_rate=1e-05. Found: none" in refused
     assert "finetune_learning_rate" in refused
 
 

@@ -16,17 +16,20 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
+from fer_experiments.environment import seconds
 from fer_experiments.errors import (
     DataError,
     DiskFullError,
     FerError,
+    RunError,
     TrackingError,
     TrainingError,
     UsageError,
     WeightsError,
 )
 from fer_experiments.tracking import store
-from fer_experiments.tracking.lifecycle import open_run
+from fer_experiments.tracking.journal import Journal
+from fer_experiments.tracking.lifecycle import open_run, resumable
 
 from ..conftest import Fer
 
@@ -57,6 +60,53 @@ def adopted(fresh: Path, monkeypatch: pytest.MonkeyPatch, name: str | None = Non
     return str(run.info.run_id)
 
 
+def journals(home: Path) -> list[Path]:
+    return list((home / "data" / "runs").glob("[!.]*"))
+
+
+# Numbers from the environment.
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "rule"),
+    [
+        ("FER_TRACKING_PATIENCE", ("abc", "-1", "nan", "1,5", "2 min"), "0 or more"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", ("abc", "-1", "nan", "0"), "more than 0"),
+    ],
+)
+def test_a_variable_that_is_no_number_is_refused_at_the_start(
+    name: str,
+    values: tuple[str, ...],
+    rule: str,
+    own_home: Path,
+    fer: Fer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offline = ("train", "--backbone", "tiny", "--recipe", "demo", "--offline")
+    for value in values:
+        monkeypatch.setenv(name, value)
+        for arguments in (PREPARE, offline):
+            outcome = fer(*arguments)
+            assert outcome.exit_code == 2
+            assert outcome.error == (
+                f"Error: Expected {name} to be a number of seconds, {rule}. Received: {value}; "
+                "change or unset it"
+            )
+    assert not (own_home / "mlflow.db").exists()
+    assert journals(own_home) == []
+
+
+def test_seconds_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FER_TRACKING_PATIENCE", raising=False)
+    assert seconds("FER_TRACKING_PATIENCE", 120) == 120
+    for given, expected in (
+        ("", 120), (" ", 120), ("0", 0), ("2.5", 2.5), (" 30 ", 30), ("1e3", 1000),
+        ("inf", float("inf")),
+    ):  # fmt: skip
+        monkeypatch.setenv("FER_TRACKING_PATIENCE", given)
+        assert seconds("FER_TRACKING_PATIENCE", 120) == expected
+
+
 # What the user gave stays.
 
 
@@ -80,7 +130,7 @@ def test_an_experiments_id_that_does_not_exist_is_named(
     assert f"MLFLOW_EXPERIMENT_ID to be an experiment of sqlite:///{own_home}" in outcome.error
     assert "Received: 4711" in outcome.error
     assert made() == []
-    assert list((own_home / "data" / "runs").glob("[!.]*")) == []
+    assert journals(own_home) == []
 
 
 def test_a_name_and_an_id_of_two_experiments_are_refused(
@@ -320,7 +370,7 @@ def test_a_start_that_can_only_fail_again_is_not_to_be_resumed(
     hint = f"fer train --resume {run.info.run_id}"
     assert (f"next   {hint}" in capsys.readouterr().out) == offered
     assert (hint in run.data.tags["mlflow.note.content"]) == offered
-    assert (len(list((own_home / "data" / "runs").glob("[!.]*"))) == 1) == offered
+    assert (len(journals(own_home)) == 1) == offered
 
 
 def test_a_job_is_to_be_resumed_for_what_its_earlier_stages_trained(
@@ -332,7 +382,7 @@ def test_a_job_is_to_be_resumed_for_what_its_earlier_stages_trained(
         with open_run("train", "second", parent=main) as writer:
             raise WeightsError("a layer is missing")
     assert f"next   fer main --resume {main.run_id}" in capsys.readouterr().out
-    kept = list((own_home / "data" / "runs").glob("[!.]*"))
+    kept = journals(own_home)
     assert len(kept) == 2  # the job and the stage that main goes on with
 
 
@@ -344,6 +394,32 @@ def test_an_offline_run_is_resumed_offline(
     hint = f"next   fer train --resume {writer.run_id} --offline"
     assert hint in capsys.readouterr().out
     assert not (own_home / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("typed", ["{}/link/mlflow.db", "/{}//mlflow.db?timeout=60"])
+def test_a_run_belongs_to_its_store_however_the_address_is_typed(
+    typed: str, own_home: Path, fer: Fer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_home / "link").symlink_to(own_home, target_is_directory=True)
+    run_id = ends_with(MemoryError(), epochs=1).info.run_id
+    # Of a process that was killed before it reached the store.
+    begun = {"tags": {}, "experiment": "fer2013", "experiment_id": None}
+    nothing: dict[str, None] = dict.fromkeys(("parent", "adopt", "request"))
+    Journal.create(
+        stage="prepare", name="killed", store=store.address(), **begun, **nothing
+    ).close()
+
+    elsewhere = f"sqlite:///{own_home}/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
+    with pytest.raises(RunError, match=rf"started with MLFLOW_TRACKING_URI=.*{own_home}/mlflow.db"):
+        resumable(run_id, "train")
+    assert "belongs to MLFLOW_TRACKING_URI=" in fer("sync").error
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{typed.format(own_home)}")
+    journal = resumable(run_id, "train")  # which also ends what was killed
+    journal.close()
+    assert sorted(name for _, name in made()) == ["a run", "killed"]
+    assert len(journals(own_home)) == 1
 
 
 def test_no_variable_is_left_over_between_tests() -> None:

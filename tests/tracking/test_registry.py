@@ -659,8 +659,18 @@ def test_a_store_has_one_name_however_its_address_is_typed(empty: Path, tmp_path
     assert len({store.identity(uri) for uri in typed}) == 1
     served = ["http://127.0.0.1:5000", "http://localhost:5000/", "http://me:secret@LOCALHOST:5000"]
     assert len({store.identity(uri) for uri in served}) == 1
-    others = ["sqlite:///other.db", "http://127.0.0.1:5001", "https://127.0.0.1:5000"]
-    assert len({store.identity(uri) for uri in [*others, typed[0], served[0]]}) == 5
+    usual = ["http://h", "http://h/", "HTTP://H:80", "http://me:secret@h:80/"]
+    assert len({store.identity(uri) for uri in usual}) == 1
+    safe = ["https://h", "https://H:443/"]
+    assert len({store.identity(uri) for uri in safe}) == 1
+    under = ["http://h/mlflow", "http://h:80/mlflow/"]
+    assert len({store.identity(uri) for uri in under}) == 1
+    others = [
+        "sqlite:///other.db", "http://127.0.0.1:5001", "https://127.0.0.1:5000", "http://h:443",
+        "https://h:80", "http://h:8080", "http://h/MLflow", "http://[",
+    ]  # fmt: skip
+    each = [*others, typed[0], served[0], usual[0], safe[0], under[0]]
+    assert len({store.identity(uri) for uri in each}) == len(each)
 
 
 def test_decisions_wait_for_each_other_whatever_address_was_typed(
