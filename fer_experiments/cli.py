@@ -6,17 +6,18 @@ nor for Keras (5 s).
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any, NoReturn
 
 import click
+import cloup
 
 from fer_experiments import __version__, completion, console
 from fer_experiments.config import FIELDS, Config, DataConfig, Thresholds, check_value
@@ -31,7 +32,15 @@ from fer_experiments.errors import (
     shown,
 )
 from fer_experiments.migrations import renamed_arguments
-from fer_experiments.options import class_options, field_options, text_option
+from fer_experiments.options import (
+    DAILY,
+    TRACKING,
+    Command,
+    Group,
+    class_options,
+    field_options,
+    text_option,
+)
 from fer_experiments.recipes import DEFAULT_RECIPE, RECIPES, resolve
 
 SETTINGS = {
@@ -41,20 +50,25 @@ SETTINGS = {
 }
 
 recipe_option = text_option(
-    "recipe", f"preset: {', '.join(RECIPES)} (default {DEFAULT_RECIPE})", choices=RECIPES
+    "recipe",
+    f"preset: {', '.join(RECIPES)} (default {DEFAULT_RECIPE})",
+    choices=RECIPES,
+    group=DAILY,
 )
 experiment_option = text_option(
     "experiment",
     "MLflow experiment to write to, and the only one to look in (default fer2013)",
     longest=250,
+    group=TRACKING,
 )
-dry_run_option = click.option(
+dry_run_option = cloup.option(
     "--dry-run", is_flag=True, help="Show the resolved configuration, expected time and disk."
 )
 resume_option = text_option(
     "resume",
-    "go on with this unfinished run, in the same run; takes no other option",
+    "resume this unfinished run, in the same run; takes no other option",
     shell_complete=completion.unfinished,
+    group=TRACKING,
 )
 model_name_option = text_option(
     "model_name", "registered model (default emotion-<dataset name>)", longest=250
@@ -101,7 +115,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in options.items() if name in FIELDS and v is not None}
 
 
-@click.group(context_settings=SETTINGS)
+@cloup.group(cls=Group, context_settings=SETTINGS)
 @click.version_option(__version__)
 @click.option("--verbose", is_flag=True, help="Show the libraries' own messages and tracebacks.")
 def cli(verbose: bool) -> None:
@@ -110,41 +124,59 @@ def cli(verbose: bool) -> None:
         console.quieten()
 
 
-@cli.command()
+def command(*examples: str, name: str | None = None) -> Callable[[Callable[..., Any]], Command]:
+    """A command of `fer`, with lines that show how it is typed."""
+    return cli.command(name, cls=Command, examples=examples)
+
+
+@command(
+    "fer prepare --dataset archive.zip",
+    "fer prepare --dataset my-faces/ --dry-run",
+)
 @recipe_option
 @field_options(DATA_FIELDS, COMPLETIONS)
 @experiment_option
 @dry_run_option
-def prepare(recipe: str | None, experiment: str | None, dry_run: bool, **options: Any) -> None:
+def prepare(recipe: str | None, experiment: str | None, dry_run: bool, **options: Any) -> Any:
     """Source to prepared dataset: decoded, split, audited, described."""
     config = resolve(recipe, given(options))
     if dry_run:
         return _dry_run([config], [])
     from fer_experiments.stages import prepare as stage
 
-    stage.run(config, experiment=experiment)
-    return None
+    return stage.run(config, experiment=experiment)
 
 
-@cli.command()
+@command(
+    "fer audit --dataset archive.zip",
+    "fer audit --dataset my-faces/ --json",
+)
 @recipe_option
 @field_options(DATA_FIELDS, COMPLETIONS)
 @experiment_option
-def audit(recipe: str | None, experiment: str | None, **options: Any) -> None:
+def audit(recipe: str | None, experiment: str | None, **options: Any) -> Any:
     """What is wrong with the images: copies, near-copies, leaks, conflicting labels, blanks."""
     config = resolve(recipe, given(options))
     from fer_experiments.stages import audit as stage
 
-    stage.run(config, experiment=experiment)
+    return stage.run(config, experiment=experiment)
 
 
-@cli.command()
+@command(
+    "fer train --backbone vgg16 --dataset archive.zip --weights weights/",
+    "fer train --recipe demo --backbone resnet50 --epochs 3",
+)
 @recipe_option
 @field_options(TRAIN_FIELDS, COMPLETIONS)
 @experiment_option
 @dry_run_option
 @resume_option
-@click.option("--offline", is_flag=True, help="Keep the run here; fer sync delivers it to MLflow.")
+@cloup.option(
+    "--offline",
+    is_flag=True,
+    help="Keep the run here; fer sync delivers it to MLflow.",
+    group=TRACKING,
+)
 def train(
     recipe: str | None,
     experiment: str | None,
@@ -152,24 +184,25 @@ def train(
     resume: str | None,
     offline: bool,
     **options: Any,
-) -> None:
+) -> Any:
     """Train a new head on a frozen backbone."""
     if resume is not None:
         _nothing_else(recipe, experiment, dry_run, *options.values())
         from fer_experiments.stages import train as stage
 
-        stage.resume(resume, offline=offline)
-        return None
+        return stage.resume(resume, offline=offline)
     config = resolve(recipe, given(options))
     if dry_run:
         return _dry_run([config], ["train"])
     from fer_experiments.stages import train as stage
 
-    stage.run(config, experiment=experiment, offline=offline)
-    return None
+    return stage.run(config, experiment=experiment, offline=offline)
 
 
-@cli.command()
+@command(
+    "fer finetune --run-id 1aac407e",
+    "fer finetune --backbone vgg16 --unfreeze-layers 7 --finetune-epochs 5",
+)
 @text_option("run_id", _RUN, shell_complete=completion.run_ids("train", "finetune"))
 @recipe_option
 @field_options(ALL_FIELDS, COMPLETIONS)
@@ -183,7 +216,7 @@ def finetune(
     dry_run: bool,
     resume: str | None,
     **options: Any,
-) -> None:
+) -> Any:
     """Unfreeze the backbone's last layers and train on at a smaller rate.
 
     Starts from --run-id, a finished train run, or a finetune run to unfreeze more of it; without
@@ -196,17 +229,18 @@ def finetune(
     from fer_experiments.stages import finetune as stage
 
     if resume is not None:
-        stage.resume(resume)
-        return None
+        return stage.resume(resume)
 
     meant: dict[str, Any] = {"run_id": run_id, "recipe": recipe, "experiment": experiment}
     if dry_run:
         return _dry_run([stage.plan(given(options), **meant)[1]], ["finetune"])
-    stage.run(given(options), **meant)
-    return None
+    return stage.run(given(options), **meant)
 
 
-@cli.command()
+@command(
+    "fer evaluate --run-id 1aac407e --tta flip",
+    "fer evaluate --model models:/emotion-fer2013@champion",
+)
 @text_option("run_id", _RUN, shell_complete=completion.run_ids(*_WITH_MODEL))
 @text_option(
     "backbone", "judge its newest train or finetune run", shell_complete=completion.backbones
@@ -230,7 +264,7 @@ def evaluate(
     experiment: str | None,
     dry_run: bool,
     **options: Any,
-) -> None:
+) -> Any:
     """Judge a run's or a registered model on val and test.
 
     Default: the champion of the only registered model, else the newest fine-tuned run. The data is
@@ -252,18 +286,20 @@ def evaluate(
     if dry_run:
         config = stage.with_data(stage.choose(**meant).config, given(options))
         return _dry_run([config], ["evaluate"])
-    stage.run(data=given(options), tta=tta or "none", **meant)
-    return None
+    return stage.run(data=given(options), tta=tta or "none", **meant)
 
 
-@cli.command()
+@command(
+    "fer calibrate --run-id 1aac407e",
+    "fer calibrate --backbone resnet50",
+)
 @text_option("run_id", _RUN, shell_complete=completion.run_ids(*_WITH_MODEL))
 @text_option("backbone", "its newest train or finetune run", shell_complete=completion.backbones)
 @champion_of_option
 @experiment_option
 def calibrate(
     run_id: str | None, backbone: str | None, model_name: str | None, experiment: str | None
-) -> None:
+) -> Any:
     """Fit a temperature on val and put it into the model, before its softmax.
 
     The predicted classes stay the same, the probabilities become honest. Default model: as for
@@ -275,10 +311,13 @@ def calibrate(
         lookup(backbone)
     from fer_experiments.stages import calibrate as stage
 
-    stage.run(run_id=run_id, backbone=backbone, model_name=model_name, experiment=experiment)
+    return stage.run(run_id=run_id, backbone=backbone, model_name=model_name, experiment=experiment)
 
 
-@cli.command()
+@command(
+    "fer ensemble --run-ids 1aac407e,9d604b68",
+    "fer ensemble --run-ids 1aac407e --tta flip",
+)
 @text_option(
     "run_ids",
     "runs whose models to average, separated by commas",
@@ -293,15 +332,18 @@ def calibrate(
     longest=20,
 )
 @experiment_option
-def ensemble(run_ids: str, tta: str | None, experiment: str | None) -> None:
+def ensemble(run_ids: str, tta: str | None, experiment: str | None) -> Any:
     """Average the probabilities of several runs' models, as one model."""
     from fer_experiments.stages import ensemble as stage
 
     names = [name.strip() for name in run_ids.split(",") if name.strip()]
-    stage.run(names, tta=tta or "none", experiment=experiment)
+    return stage.run(names, tta=tta or "none", experiment=experiment)
 
 
-@cli.command()
+@command(
+    "fer compare",
+    "fer compare --dataset fer2013 --delta 0.02",
+)
 @all_option
 @click.option(
     "--delta",
@@ -312,7 +354,7 @@ def ensemble(run_ids: str, tta: str | None, experiment: str | None) -> None:
 @experiment_option
 def compare(
     every_form: bool, delta: float | None, dataset: str | None, experiment: str | None
-) -> None:
+) -> Any:
     """All evaluated models on the same data, side by side.
 
     Each trained model once, in its last form: fine-tuned rather than the head alone, calibrated
@@ -320,10 +362,13 @@ def compare(
     """
     from fer_experiments.stages import compare as stage
 
-    stage.run(dataset=dataset, experiment=experiment, every_form=every_form, delta=delta)
+    return stage.run(dataset=dataset, experiment=experiment, every_form=every_form, delta=delta)
 
 
-@cli.command()
+@command(
+    "fer register",
+    "fer register --dataset fer2013 --min-improvement 0.01",
+)
 @text_option("metric", "the score on val that decides (default val/macro_f1)")
 @class_options(Thresholds)
 @all_option
@@ -337,7 +382,7 @@ def register(
     dataset: str | None,
     experiment: str | None,
     **thresholds: float | None,
-) -> None:
+) -> Any:
     """Register the best evaluated model that the gate lets pass, and make it champion.
 
     If it lets none pass, the best one becomes challenger.
@@ -348,7 +393,7 @@ def register(
     asked = {name: value for name, value in thresholds.items() if value is not None}
     from fer_experiments.stages import register as stage
 
-    stage.run(
+    return stage.run(
         thresholds=Thresholds(**asked),
         model_name=model_name,
         dataset=dataset,
@@ -358,39 +403,53 @@ def register(
     )
 
 
-@cli.command()
+@command(
+    "fer promote --version 2",
+    "fer promote --version 2 --model-name emotion-fer2013",
+)
 @text_option("version", "number of the version that becomes champion", required=True)
 @only_model_option
 @experiment_option
-def promote(version: str, model_name: str | None, experiment: str | None) -> None:
+def promote(version: str, model_name: str | None, experiment: str | None) -> Any:
     """Make a version champion by hand, past the gate; leaves a trace."""
     if not version.isdecimal() or len(version) > 18:
         raise ConfigError(f"Expected version to be a whole number. Received: {shown(version)}")
     from fer_experiments.stages import promote as stage
 
-    stage.promote(int(version), model_name=model_name, experiment=experiment)
+    return stage.promote(int(version), model_name=model_name, experiment=experiment)
 
 
-@cli.command()
+@command(
+    "fer rollback",
+    "fer rollback --model-name emotion-fer2013",
+)
 @only_model_option
 @experiment_option
-def rollback(model_name: str | None, experiment: str | None) -> None:
+def rollback(model_name: str | None, experiment: str | None) -> Any:
     """Make the champion before this one champion again; leaves a trace."""
     from fer_experiments.stages import promote as stage
 
-    stage.rollback(model_name=model_name, experiment=experiment)
+    return stage.rollback(model_name=model_name, experiment=experiment)
 
 
-@cli.command("registry")
+@command(
+    "fer registry",
+    "fer registry --model-name emotion-fer2013 --json",
+    name="registry",
+)
 @text_option("model_name", "registered model (default: all)", longest=250)
-def registry_(model_name: str | None) -> None:
+def registry_(model_name: str | None) -> Any:
     """Registered versions, their aliases, scores and why they are what they are."""
     from fer_experiments.stages import promote as stage
 
-    stage.show(model_name=model_name)
+    return stage.show(model_name=model_name)
 
 
-@cli.command("main")
+@command(
+    "fer main --dataset archive.zip --weights weights/",
+    "fer main --recipe demo --seeds 0,1,2",
+    name="main",
+)
 @text_option(
     "backbones",
     "which to compare (default vgg16,resnet50)",
@@ -404,8 +463,9 @@ def registry_(model_name: str | None) -> None:
 @dry_run_option
 @text_option(
     "resume",
-    "go on with this unfinished run, in the same run; takes no other option but --model-name",
+    "resume this unfinished run, in the same run; takes no other option but --model-name",
     shell_complete=completion.unfinished,
+    group=TRACKING,
 )
 def main_(
     backbones: str | None,
@@ -416,14 +476,13 @@ def main_(
     dry_run: bool,
     resume: str | None,
     **options: Any,
-) -> None:
+) -> Any:
     """All of it: prepare; train, fine-tune and evaluate each backbone; compare; register."""
     if resume is not None:
         _nothing_else(backbones, seeds, recipe, experiment, dry_run, *options.values())
         from fer_experiments.stages import main as stage
 
-        stage.resume(resume, model_name=model_name)
-        return None
+        return stage.resume(resume, model_name=model_name)
     names = [name.strip() for name in (backbones or "vgg16,resnet50").split(",")]
     if len(set(names)) != len(names):
         raise ConfigError(f"Expected each backbone once. Received: backbones={shown(backbones)}")
@@ -445,15 +504,19 @@ def main_(
     if dry_run:
         stage.check(configs, model_name=model_name)
         return _dry_run(configs, ["train", "finetune", "evaluate"])
-    stage.run(configs, experiment=experiment, model_name=model_name)
-    return None
+    return stage.run(configs, experiment=experiment, model_name=model_name)
 
 
-@cli.command()
+@command(
+    "fer predict photo.jpg",
+    "fer predict faces/ --csv > faces.csv",
+)
 @click.argument("images", nargs=-1, required=True, shell_complete=completion.files())
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
 @champion_of_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="JSON Lines: an image a line, then a summary."
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def predict(
     images: tuple[str, ...],
@@ -474,7 +537,8 @@ def predict(
 
     found = stage.run(images, model=model, model_name=model_name)
     if as_json:
-        console.say(json.dumps(found.as_json(), indent=2))
+        for row in found.as_json():
+            console.result(row)
     elif as_csv:
         import csv
         import io
@@ -504,44 +568,55 @@ def predict(
         raise FerError(f"{len(found.bad)} files could not be read: {'; '.join(found.bad[:3])}")
 
 
-@cli.command()
+@command(
+    "fer cache",
+    "fer cache --clear",
+)
 @click.option("--clear", is_flag=True, help="Remove them all.")
 @click.option(
     "--unfinished", is_flag=True, help="With --clear: also runs that --resume could go on with."
 )
-def cache(clear: bool, unfinished: bool) -> None:
+def cache(clear: bool, unfinished: bool) -> Any:
     """List the features that are kept, or remove them; see --cache of train."""
     if unfinished and not clear:
         raise UsageError("Expected unfinished together with clear. Received: unfinished alone")
     from fer_experiments.stages import cache as stage
 
-    if clear:
-        stage.clear(unfinished=unfinished)
-    else:
-        stage.show()
+    return stage.clear(unfinished=unfinished) if clear else stage.show()
 
 
-@cli.command()
-def sync() -> None:
+@command(
+    "fer sync",
+    "fer sync --json",
+)
+def sync() -> Any:
     """Deliver to MLflow what runs have kept while it could not be reached, or with --offline."""
     from fer_experiments.stages import sync as stage
 
-    stage.run()
+    return stage.run()
 
 
-@cli.command()
-def doctor() -> None:
+@command(
+    "fer doctor",
+    "fer doctor --json",
+)
+def doctor() -> Any:
     """Versions, backend, devices, store, data home, and what is reachable."""
     from fer_experiments.stages import doctor as stage
 
-    console.table(["what", "found"], [[*finding] for finding in stage.run()], numbers=False)
+    findings = stage.run()
+    console.table(["what", "found"], [[*finding] for finding in findings], numbers=False)
+    return dict(findings)
 
 
-@cli.command()
+@command(
+    "fer runs",
+    "fer runs --stage evaluate --all",
+)
 @text_option("stage", f"runs of this stage alone: {', '.join(RUN_STAGES)}", choices=RUN_STAGES)
 @text_option("experiment", "runs of this MLflow experiment alone", longest=250)
 @click.option("--all", "every", is_flag=True, help="Every run, not only the newest of a stage.")
-def runs(stage: str | None, experiment: str | None, every: bool) -> None:
+def runs(stage: str | None, experiment: str | None, every: bool) -> Any:
     """The runs in the store, by stage, with ids and scores (of the epoch that was kept)."""
     if stage is not None and stage not in RUN_STAGES:
         raise ConfigError(
@@ -549,10 +624,13 @@ def runs(stage: str | None, experiment: str | None, every: bool) -> None:
         )
     from fer_experiments.stages import runs as listing
 
-    listing.show((stage,) if stage else RUN_STAGES, experiment=experiment, every=every)
+    return listing.show((stage,) if stage else RUN_STAGES, experiment=experiment, every=every)
 
 
-@cli.command()
+@command(
+    "fer ui",
+    "fer ui --port 5001",
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen at (default 127.0.0.1).")
 @click.option(
     "--port", default=5000, type=click.IntRange(1, 65535), help="Port to listen at (default 5000)."
@@ -561,7 +639,7 @@ def ui(host: str, port: int) -> None:
     """MLflow's pages of this store, with a link to each experiment that holds runs."""
     from fer_experiments.stages import ui as stage
 
-    stage.run(host=host, port=port)
+    return stage.run(host=host, port=port)
 
 
 STAGES = ("prepare", "train", "finetune", "evaluate", "compare", "register", "main")
@@ -629,7 +707,7 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def _dry_run(configs: list[Config], stages: list[str]) -> None:
+def _dry_run(configs: list[Config], stages: list[str]) -> Any:
     from fer_experiments.stages import estimate
 
-    estimate.show(configs, stages=stages)
+    return estimate.show(configs, stages=stages)

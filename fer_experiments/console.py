@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import logging
 import os
 import sys
@@ -107,9 +108,33 @@ def _spelled_out(error: UnicodeError) -> tuple[str, int]:
     ), error.end
 
 
+# Whether lines go to standard error, since standard output belongs to the result.
+_aside: list[bool] = []
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """While it is open, standard output holds nothing but what `result` writes."""
+    _aside.append(True)
+    try:
+        yield
+    finally:
+        _aside.pop()
+
+
+def is_for_scripts() -> bool:
+    """Whether standard output holds results alone."""
+    return bool(_aside)
+
+
 def say(text: str = "") -> None:
     """A line of ours, or some, without secrets."""
-    _print(redact(text), sys.stdout)
+    _print(redact(text), sys.stderr if _aside else sys.stdout)
+
+
+def result(value: object) -> None:
+    """One line of JSON on standard output, for scripts, without secrets."""
+    _print(redact(json.dumps(value, default=str)), sys.stdout)
 
 
 def warn(text: str) -> None:
@@ -161,7 +186,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool
 @contextmanager
 def progress(length: int) -> Iterator[Callable[[int], None]]:
     """A bar with the time left, where a person watches; yields what moves it on by so many."""
-    if not is_terminal():
+    if _aside or not is_terminal():
         yield lambda done: None
         return
     with click.progressbar(length=length, show_pos=True) as bar:

@@ -56,7 +56,7 @@ def run(config: Config, *, experiment: str | None = None) -> common.StageResult:
             [f"{dataset.name}: {counts}", *lines],
             following=common.following(writer, "train", **options),
         )
-    return common.StageResult(run_id=writer.run_id, scores=scores)
+    return common.result(writer, scores)
 
 
 def _near_lines(found: dict[str, int]) -> list[str]:

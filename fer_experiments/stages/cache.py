@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from fer_experiments import console
 from fer_experiments.data.storage import data_home
@@ -10,8 +11,8 @@ from fer_experiments.models import feature_files
 from fer_experiments.tracking import journal as journals
 
 
-def show() -> None:
-    """One line per tensor and set of images."""
+def show() -> dict[str, Any]:
+    """Prints a line per tensor and set of images; gives them back as a script reads them."""
     entries = feature_files.entries()
     columns = ("backbone", "tensor", "dataset", "of", "images", "dtype")
     rows = []
@@ -32,11 +33,21 @@ def show() -> None:
             f"{len(left)} runs that did not finish, {size:.1f} MB in {journals.home()}: resume "
             "them, or remove them with fer cache --clear --unfinished"
         )
+    return {
+        "features": [{"folder": str(e.folder), "bytes": e.size, **e.about} for e in entries],
+        "unfinished": [{"name": name, "bytes": size} for name, size in left],
+    }
 
 
-def clear(*, unfinished: bool = False) -> None:
-    """Removes them all; with `unfinished` also the runs that could still be resumed."""
+def clear(*, unfinished: bool = False) -> dict[str, int]:
+    """Removes them all; with `unfinished` also the runs that could still be resumed.
+
+    Returns:
+        Bytes that were freed, by what held them.
+    """
+    freed = {"unfinished": journals.forget_stopped()} if unfinished else {}
     if unfinished:
-        freed = journals.forget_stopped() / 1e6
-        console.say(f"freed {freed:.1f} MB in {journals.home()}")
-    console.say(f"freed {feature_files.clear() / 1e6:.1f} MB in {data_home() / 'features'}")
+        console.say(f"freed {freed['unfinished'] / 1e6:.1f} MB in {journals.home()}")
+    freed["features"] = feature_files.clear()
+    console.say(f"freed {freed['features'] / 1e6:.1f} MB in {data_home() / 'features'}")
+    return freed

@@ -78,4 +78,4 @@ def run(
         writer.note("\n\n".join(lines))
         following = common.following(writer, "evaluate", run_id=writer.run_id)
         common.close(writer, lines, following=following)
-    return common.StageResult(run_id=writer.run_id, scores={"val/calibration/ece": ece[1]})
+    return common.result(writer, {"val/calibration/ece": ece[1]})

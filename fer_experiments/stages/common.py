@@ -27,10 +27,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """The run that a stage wrote and the figures that it printed."""
+    """The run that a stage wrote, the figures that it printed, and where all of it is."""
 
     run_id: str
     scores: dict[str, float]
+    uri: str | None = None  # of the model that was logged
+    link: str | None = None  # of the run's page
+    files: tuple[str, ...] = ()  # artifacts, by their path in the run
+
+
+def result(writer: Writer, scores: dict[str, float]) -> StageResult:
+    """What a stage gives back; asked for when its run has ended."""
+    return StageResult(
+        run_id=writer.run_id,
+        scores=scores,
+        uri=writer.uri,
+        link=writer.link,
+        files=tuple(writer.files),
+    )
 
 
 def cost_of(runs: Sequence[RunRecord]) -> dict[str, float]:

@@ -111,7 +111,7 @@ def run(
             [*shown, FOOTNOTE, *apart, f"side by side in MLflow: {link}"],
             following=common.following(writer, "register", dataset=dataset),
         )
-    return common.StageResult(run_id=writer.run_id, scores={"models": float(len(ranked))})
+    return common.result(writer, {"models": float(len(ranked))})
 
 
 def _pairs(ranked: Sequence[Evaluation], split: str, delta: float | None) -> list[Pair]:

@@ -79,7 +79,7 @@ def run(
         writer.note(line)
         following = common.following(writer, "evaluate", run_id=writer.run_id)
         common.close(writer, [line], following=following)
-    return common.StageResult(run_id=writer.run_id, scores={})
+    return common.result(writer, {})
 
 
 def _check_alike(members: Sequence[LoggedModel]) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,12 @@ class Estimate:
     disk_megabytes: float
 
 
-def show(configs: Sequence[Config], *, stages: Sequence[str]) -> None:
-    """Prints the resolved configuration and the estimate, one column per backbone."""
+def show(configs: Sequence[Config], *, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """Prints the resolved configuration and the estimate, one column per backbone.
+
+    Returns:
+        Both of each backbone.
+    """
     for config in configs:
         common.for_backbone(config)
     plan = data.plan(configs[0].data)
@@ -48,12 +52,15 @@ def show(configs: Sequence[Config], *, stages: Sequence[str]) -> None:
     sizes, exact = _sizes(plan)
     counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS if sizes[split])
     console.say(f"{'' if exact else 'about '}{counts} images")
+    found = []
     for config in configs:
         guess = estimate(config, stages=stages, images=sizes, classes=len(plan.reading.class_names))
         console.say(
             f"{config.model.backbone}: about {_duration(guess.seconds)} on this machine "
             f"({os.cpu_count()} cores), {guess.disk_megabytes:.0f} MB of disk"
         )
+        found.append({"config": config.flat(), "images": dict(sizes), **asdict(guess)})
+    return found
 
 
 def estimate(

@@ -136,9 +136,9 @@ def run(
             f"model  {answered}",
         ]
         common.close(writer, lines, following=common.following(writer, "compare"))
-    return common.StageResult(
-        run_id=writer.run_id,
-        scores={
+    return common.result(
+        writer,
+        {
             f"{split}/{score}": value
             for split, judged in reports.items()
             for score, value in judged.report.scores().items()

@@ -98,7 +98,7 @@ def run(
             summary(config, result, "finetune"),
             following=common.following(writer, "evaluate", run_id=result.run_id),
         )
-    return result
+    return common.result(writer, result.scores)
 
 
 def _listed(names: Sequence[str]) -> str:

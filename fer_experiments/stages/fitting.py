@@ -117,7 +117,7 @@ def fit_and_log(
     writer.model(model, config=config, prepared=prepared, seen=own_images.joined(*phase.before))
     scores = {name: value for name, value in result.kept.items() if name.startswith("val/")}
     writer.note(_note(config, prepared, phase, result))
-    return common.StageResult(run_id=writer.run_id, scores=scores)
+    return common.result(writer, scores)
 
 
 def batches_of(

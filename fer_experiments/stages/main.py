@@ -90,7 +90,7 @@ def run(
             )
         )
         common.close(writer, [], following=where_to_look())
-    return common.StageResult(run_id=writer.run_id, scores=scores)
+    return common.result(writer, scores)
 
 
 def check(configs: Sequence[Config], *, model_name: str | None = None) -> None:
@@ -145,7 +145,7 @@ class _Stages:
     def prepare(self, config: Config) -> PreparedDataset:
         """The prepared data."""
         if not self._is_done("prepare"):
-            return prepare.run(config, parent=self._main)
+            return prepare.run(config, parent=self._main).dataset
         return data.prepare(config.data)
 
     def backbone(self, config: Config) -> dict[str, float]:

@@ -23,14 +23,14 @@ from fer_experiments.data.files import (
     read_file,
     suffix_of,
 )
-from fer_experiments.data.images import Decoded, decode, to_pixels, white_of
 from fer_experiments.data.listing import FolderFiles
 from fer_experiments.errors import DataError, UsageError, shown
+from fer_experiments.faces.square import square
 from fer_experiments.secrets import redact
 from fer_experiments.stages import selection
 from fer_experiments.stages.selection import predictor
 from fer_experiments.tracking import registry
-from fer_experiments.tracking.models import LoggedModel, load
+from fer_experiments.tracking.models import LoggedModel, load_predictor
 from fer_experiments.tracking.registry import Version
 
 # Files of a kind that are named when they are left out.
@@ -57,25 +57,30 @@ class Predictions:
         return [self.model.class_names[int(p.argmax())] for p in self.probabilities]
 
     def as_json(self) -> list[dict[str, Any]]:
-        """An object for each image: file, predicted, probabilities by class, model."""
-        model = {
-            "uri": self.model.uri,
-            "run_id": self.model.source_run_id,
-            "versions": [
-                {"name": v.name, "version": v.number, "aliases": list(v.aliases)}
-                for v in self.versions
-            ],
-        }
+        """An object for each image (file, predicted, probabilities by class), then a summary."""
         names = self.model.class_names
-        return [
+        rows: list[dict[str, Any]] = [
             {
                 "file": file,
                 "predicted": predicted,
                 "probabilities": dict(zip(names, map(float, p), strict=True)),
-                "model": model,
             }
             for file, predicted, p in zip(self.files, self.classes, self.probabilities, strict=True)
         ]
+        summary = {
+            "model": {
+                "uri": self.model.uri,
+                "run_id": self.model.source_run_id,
+                "versions": [
+                    {"name": v.name, "version": v.number, "aliases": list(v.aliases)}
+                    for v in self.versions
+                ],
+            },
+            "images": len(self.files),
+            "unreadable": list(self.bad),
+            "left_out": list(self.left_out),
+        }
+        return [*rows, {"summary": summary}]
 
     def as_rows(self) -> list[list[Any]]:
         """A header and a row for each image; last the columns that tell the model."""
@@ -117,20 +122,17 @@ def run(
     for file, is_image in files.items():
         name = as_text(str(file))
         try:
-            decoded = decode(read_file(file))
-            white, why = _white(decoded, logged)
+            photo = square(read_file(file), size=logged.image_size, rule=logged.rule)
         except Unreadable as error:
             if is_image:
                 bad.append(f"{shown(name, 200)}: {error}")
             else:
                 others[""].append(name)
             continue
-        if why:
-            whites[f"{white:g} is white, {why}"] += 1
-        larger += min(decoded.grey.shape) > 2 * logged.image_size
-        pixels.append(
-            to_pixels(decoded.grey, size=logged.image_size, crop=logged.crop, white=white)
-        )
+        if photo.white_because:
+            whites[f"{photo.white:g} is white, {photo.white_because}"] += 1
+        larger += photo.shrunk
+        pixels.append(photo.pixels)
         good.append(name)
     unused = _left_out(others)
     if not good:
@@ -138,14 +140,12 @@ def run(
         raise DataError(f"None of {len(files)} files could be read ({what})")
     versions = registry.holding(logged.uri)
     console.load_keras()
-    from fer_experiments.evaluation.predictions import predict
-
     return Predictions(
         model=logged,
         versions=tuple(versions),
         answered=selection.answered(logged, versions),
         files=tuple(good),
-        probabilities=predict(load(logged), np.stack(pixels)),
+        probabilities=load_predictor(logged).probabilities(np.stack(pixels)),
         bad=tuple(bad),
         left_out=tuple(unused),
         whites=tuple(f"{count} of more than 8 bits: {how}" for how, count in whites.items()),
@@ -210,25 +210,3 @@ def _left_out(others: Mapping[str, Sequence[str]]) -> list[str]:
         more = f" and {len(paths) - _EXAMPLES} more" if len(paths) > _EXAMPLES else ""
         lines.append(f"{len(paths)} {kind} ({some}{more})")
     return lines
-
-
-def _white(decoded: Decoded, logged: LoggedModel) -> tuple[float, str]:
-    """The value that is white in a photo, and how that is known; "" if its format says so.
-
-    Raises:
-        Unreadable: its brightest value does not fit.
-    """
-    highest = float(decoded.grey.max())
-    if decoded.white is not None:
-        return decoded.white, ""
-    white = logged.white.get(decoded.kind)
-    if white is None:
-        white = white_of(decoded.kind, highest)
-        if white is None:
-            raise Unreadable(f"its brightest value, {highest:g}, does not tell what is white")
-        return white, "as their brightest value says"
-    if highest > white:
-        raise Unreadable(
-            f"its values reach {highest:g}, and in the model's images {white:g} is white"
-        )
-    return white, "as in the model's images"

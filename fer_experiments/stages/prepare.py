@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from fer_experiments.config import Config
 from fer_experiments.data.audit import exact_groups, groups_csv
@@ -15,9 +15,14 @@ from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.writer import Writer
 
 
-def run(
-    config: Config, *, experiment: str | None = None, parent: Writer | None = None
-) -> PreparedDataset:
+@dataclass(frozen=True, kw_only=True)
+class Prepared(common.StageResult):
+    """With the prepared data themselves."""
+
+    dataset: PreparedDataset
+
+
+def run(config: Config, *, experiment: str | None = None, parent: Writer | None = None) -> Prepared:
     """Prepares the data, or finds it prepared, and writes the dataset card."""
     common.check_source(config)
     with open_run(
@@ -53,4 +58,7 @@ def run(
             lines,
             following=common.following(writer, "train", **common.data_options(config)),
         )
-    return dataset
+    found = common.result(
+        writer, {f"images/{split}": float(dataset.size(split)) for split in splits}
+    )
+    return Prepared(**vars(found), dataset=dataset)

@@ -47,7 +47,7 @@ def promote(
                 [line, f"to undo it: {undo}"],
                 following=common.command("registry", model_name=name),
             )
-    return common.StageResult(run_id=writer.run_id, scores={})
+    return common.result(writer, {})
 
 
 def rollback(*, model_name: str | None = None, experiment: str | None = None) -> common.StageResult:
@@ -75,11 +75,12 @@ def rollback(*, model_name: str | None = None, experiment: str | None = None) ->
         writer.params({"model_name": name, "version": back.number})
         writer.note(line)
         common.close(writer, [line], following=common.command("registry", model_name=name))
-    return common.StageResult(run_id=writer.run_id, scores={})
+    return common.result(writer, {})
 
 
-def show(*, model_name: str | None = None) -> None:
-    """Prints versions, aliases, scores and the reasons for what they are."""
+def show(*, model_name: str | None = None) -> list[Version]:
+    """Prints versions, aliases, scores and the reasons for what they are; gives the versions."""
+    found: list[Version] = []
     names = [registry.chosen_name(model_name)] if model_name else registry.registered_models()
     if not names:
         console.say(
@@ -87,6 +88,7 @@ def show(*, model_name: str | None = None) -> None:
         )
     for name in names:
         versions = registry.versions(name)
+        found += versions
         console.say(name)
         console.table(
             ["version", "alias", "val accuracy", "val macro-F1", "backbone", "made (UTC)"],
@@ -113,6 +115,7 @@ def show(*, model_name: str | None = None) -> None:
         there = {v.number for v in versions}
         numbers = [str(number) for number in registry.history(name) if number in there]
         console.say(f"champions, oldest first: {', '.join(numbers) or 'none'}")
+    return found
 
 
 def _called(number: int | None) -> str:

@@ -102,7 +102,7 @@ def run(
             writer.metrics(figures(decision, settled.verdict))
         writer.note("\n\n".join(lines))
         _close(writer, lines, name, settled.refused)
-    return common.StageResult(run_id=writer.run_id, scores={metric: best.metrics[metric]})
+    return common.result(writer, {metric: best.metrics[metric]})
 
 
 def _champion_judged(champion: Version, best: Evaluation, experiment: str | None) -> Evaluation:

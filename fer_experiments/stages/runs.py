@@ -14,8 +14,10 @@ _SHORTEST = 8  # characters of an id
 _MOST = 15  # runs of a stage, unless all are wanted
 
 
-def show(stages: Sequence[str], *, experiment: str | None = None, every: bool = False) -> None:
-    """Prints a table for each of the stages, the newest runs first.
+def show(
+    stages: Sequence[str], *, experiment: str | None = None, every: bool = False
+) -> list[RunRecord]:
+    """Prints a table for each of the stages, the newest runs first; gives all of their runs.
 
     Raises:
         RunError: there is no such experiment.
@@ -35,6 +37,7 @@ def show(stages: Sequence[str], *, experiment: str | None = None, every: bool = 
             console.say(f"and {len(runs) - len(some)} older ones: fer runs --stage {name} --all")
         console.say()
     console.say(f"{'' if told else 'no runs '}in {store.looked_in()}")
+    return [run for run in found if run.stage in stages]
 
 
 def _table(runs: Sequence[RunRecord], length: int) -> tuple[list[str], list[list[str]]]:

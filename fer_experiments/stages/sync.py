@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fer_experiments import console
 from fer_experiments.errors import TrackingError
-from fer_experiments.tracking.sync import deliver_all
+from fer_experiments.tracking.sync import Synced, deliver_all
 
 
-def run() -> None:
-    """Delivers every journal that no running process writes.
+def run() -> list[Synced]:
+    """Delivers every journal that no running process writes; says what became of each.
 
     Raises:
         TrackingError: some of it could not be delivered.
@@ -24,3 +24,4 @@ def run() -> None:
         raise TrackingError(
             f"{len(problems)} of {len(found)} runs were not delivered whole: {problems[0].problem}"
         )
+    return found

@@ -72,7 +72,7 @@ def run(
             summary(config, result, "train"),
             following=common.following(writer, "finetune", run_id=result.run_id),
         )
-    return result
+    return common.result(writer, result.scores)
 
 
 def resume(

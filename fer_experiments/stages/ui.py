@@ -22,7 +22,16 @@ def run(*, host: str, port: int) -> None:
 
 
 def _say_links() -> None:
+    experiments = experiments_of_suite()
     console.say(f"store   {store.address()}")
-    for name, experiment_id in experiments_of_suite().items():
+    for name, experiment_id in experiments.items():
         console.say(f"runs    {pages.experiment(experiment_id)}  {name}")
     console.say(f"models  {pages.models()}")
+    if console.is_for_scripts():
+        console.result(
+            {
+                "store": store.address(),
+                "models": pages.models(),
+                "experiments": {name: pages.experiment(i) for name, i in experiments.items()},
+            }
+        )

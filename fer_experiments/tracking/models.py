@@ -24,6 +24,8 @@ from fer_experiments.tracking.runs import RunRecord
 if TYPE_CHECKING:
     import keras
 
+    from fer_experiments.inference.predictor import Predictor
+
 # Addresses that MLflow looks up in its store: a registered or logged model, or a run's.
 _IN_STORE = re.compile(r"models:/(?P<name>[^/@]+)([/@][^/@]+)?|runs:/[^/]+/.+")
 
@@ -152,3 +154,15 @@ def load(logged: LoggedModel) -> keras.Model:
             raise TrackingError(
                 f"The model {logged.uri} cannot be loaded: {first_line(error)}"
             ) from None
+
+
+def load_predictor(logged: LoggedModel) -> Predictor:
+    """The model with all that it takes to judge images; errors as of `load`."""
+    from fer_experiments.inference.predictor import Predictor
+
+    return Predictor(
+        network=load(logged),
+        class_names=logged.class_names,
+        image_size=logged.image_size,
+        rule=logged.rule,
+    )

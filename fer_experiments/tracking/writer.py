@@ -84,6 +84,7 @@ class Writer:
         self._parent = parent
         # Whether an epoch was trained here, or in a stage of this job: what a resume would save.
         self.has_trained = False
+        self.files: list[str] = []  # artifacts, by their path in the run
         self._delivery = delivery
 
     @property
@@ -118,6 +119,11 @@ class Writer:
     def run_id(self) -> str:
         """The run's id in MLflow; its key in the journal as long as it is not there."""
         return self.journal.run_id or self.journal.key
+
+    @property
+    def uri(self) -> str | None:
+        """The address of the model that this run logged, once MLflow has it."""
+        return self.journal.known(names.MODEL_URI)
 
     @property
     def link(self) -> str | None:
@@ -261,6 +267,7 @@ class Writer:
         """A file to fill; when it is left without an error, it is on its way."""
         with self.journal.new_file(PurePosixPath(path).name) as file:
             yield file
+        self.files.append(path)
         folder = str(PurePosixPath(path).parent)
         self.event(
             kind(

@@ -6,8 +6,9 @@ from scipy import stats
 from scipy.special import softmax
 
 from fer_experiments.evaluation import comparison
-from fer_experiments.evaluation.comparison import Pair, equivalent, pairs, shortage, verdict
+from fer_experiments.evaluation.comparison import Pair, equivalent, pairs, shortage
 from fer_experiments.evaluation.statistics import Comparison, Difference, compare
+from fer_experiments.reporting.verdicts import verdict
 
 NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 C = len(NAMES)

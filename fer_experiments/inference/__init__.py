@@ -1,0 +1,1 @@
+"""A finished model at work, without MLflow."""
