@@ -6,15 +6,9 @@ nor for Keras (5 s).
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import cloup
@@ -24,14 +18,9 @@ from fer_experiments.config import FIELDS, Config, DataConfig, Thresholds, check
 from fer_experiments.errors import (
     ConfigError,
     FerError,
-    Terminated,
     UsageError,
-    cut,
-    first_line,
-    one_line,
     shown,
 )
-from fer_experiments.migrations import renamed_arguments
 from fer_experiments.options import (
     DAILY,
     TRACKING,
@@ -642,69 +631,12 @@ def ui(host: str, port: int) -> None:
     return stage.run(host=host, port=port)
 
 
-STAGES = ("prepare", "train", "finetune", "evaluate", "compare", "register", "main")
-
-
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs a command; every error becomes one line and an exit code."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
-    console.fit_encoding()
-    typed = sys.argv[1:] if arguments is None else arguments
-    given, renamed = renamed_arguments(typed)
-    try:
-        for warning in renamed:
-            console.warn(warning)
-        result = cli.main(args=given or ["--help"], prog_name="fer", standalone_mode=False)
-        if failure := console.output_failure():
-            _fail(f"What was printed could not be written: {failure}", 1)
-        sys.exit(result if isinstance(result, int) else 0)
-    except FerError as error:
-        _fail(str(error), error.exit_code)
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130)
-    except Terminated:
-        _fail("terminated", 143)
-    except BrokenPipeError:
-        # The reader of click's own output (`fer --help | head`) has left: nobody is to be told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        if "--verbose" in given:
-            console.complain(traceback.format_exc())
-        text = first_line(error, 300) if str(error).strip() else "no message"
-        _fail(f"{type(error).__name__}: {text} (fer --verbose COMMAND shows where)", 1)
-
-
-def _terminate(signum: int, frame: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what follows needs a moment undisturbed
-    raise Terminated
-
-
 def _nothing_else(*options: Any) -> None:
     """Raises UsageError if any of these was given beside --resume."""
     if any(option not in (None, False) for option in options):
         raise UsageError(
             "Expected resume alone: the run goes on as it was begun. Received: other options too"
         )
-
-
-# What was typed may be a whole file by mistake, and some errors quote it.
-_LONGEST_LINE = 3000
-
-
-def _fail(message: str, exit_code: int) -> NoReturn:
-    line = cut(one_line(message), _LONGEST_LINE)
-    console.complain(f"Error: {line}")
-    if os.environ.get("MLFLOW_RUN_ID"):
-        # `mlflow run` has made a run already and will end it as FAILED: it shall say why.
-        from fer_experiments.tracking.sync import explain
-
-        with suppress(Exception):  # the store may be what the line is about
-            explain(os.environ["MLFLOW_RUN_ID"], line)
-    sys.exit(exit_code)
 
 
 def _dry_run(configs: list[Config], stages: list[str]) -> Any:

@@ -380,12 +380,12 @@ SECTIONS: dict[str, type] = {
 }
 
 # Field name -> its section and dataclass field.
-FIELDS: dict[str, tuple[str, Field]] = {
+FIELDS: dict[str, tuple[str, Field[Any]]] = {
     spec.name: (section, spec) for section, cls in SECTIONS.items() for spec in fields(cls)
 }
 
 
-def check_value(spec: Field, value: Any) -> Any:
+def check_value(spec: Field[Any], value: Any) -> Any:
     """`value` converted to the field's type and held against its rule.
 
     Raises:

@@ -131,7 +131,7 @@ def _shown(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-class FieldType(click.ParamType):
+class FieldType(click.ParamType[Any]):
     """A configuration field: converted and checked by its own rule."""
 
     def __init__(self, field: Field[Any]) -> None:
@@ -153,7 +153,7 @@ class FieldType(click.ParamType):
         return [CompletionItem(c) for c in self.choices if c.startswith(incomplete)]
 
 
-class TextType(click.ParamType):
+class TextType(click.ParamType[Any]):
     """Text without secrets that can be stored and shown anywhere."""
 
     name = "text"

@@ -10,7 +10,9 @@ def recall_of(confusion: np.ndarray) -> np.ndarray:
     counts = np.asarray(confusion, dtype=np.float64)
     support = counts.sum(axis=-1)
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    return np.divide(right, support, out=np.full_like(support, np.nan), where=support > 0)
+    return np.asarray(
+        np.divide(right, support, out=np.full_like(support, np.nan), where=support > 0)
+    )
 
 
 def scores_of(confusion: np.ndarray) -> dict[str, np.ndarray]:

@@ -152,7 +152,7 @@ def fer(base: Path, capfd: pytest.CaptureFixture[str]) -> Fer:
     """`fer` with these arguments."""
 
     def run(*arguments: str) -> Outcome:
-        from fer_experiments.cli import main
+        from fer_experiments.entry import main
 
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -177,7 +177,7 @@ def job(base: Path) -> Job:
     """`fer main` once for all tests that only read what it wrote."""
     from mlflow.tracking import MlflowClient
 
-    from fer_experiments.cli import main
+    from fer_experiments.entry import main
 
     with pytest.raises(SystemExit) as ended:
         main(["main", "--backbones", "tiny", *QUICK])

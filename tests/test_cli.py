@@ -9,10 +9,13 @@ import click
 import pytest
 import yaml
 
-from fer_experiments.cli import STAGES, cli
+from fer_experiments.cli import cli
 from fer_experiments.config import FIELDS
 
 from .conftest import ROOT, Fer, process_environment
+
+# Of MLproject.
+STAGES = ("prepare", "train", "finetune", "evaluate", "compare", "register", "main")
 
 COMMANDS = sorted(cli.commands)
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"

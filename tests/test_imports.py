@@ -81,7 +81,7 @@ def test_commands_that_need_no_keras_do_not_import_it(
 ) -> None:
     code = (
         "import sys\n"
-        "from fer_experiments.cli import main\n"
+        "from fer_experiments.entry import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "print('loaded', sorted({'keras', 'tensorflow'} & set(sys.modules)))"
@@ -99,7 +99,7 @@ def test_commands_that_need_no_keras_do_not_import_it(
 def test_help_and_wrong_options_do_not_import_mlflow(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from fer_experiments.cli import main\n"
+        "from fer_experiments.entry import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "print('loaded', sorted({'mlflow', 'numpy', 'keras'} & set(sys.modules)))"

@@ -150,7 +150,7 @@ def _inside(folder: Path, environment: Mapping[str, str]) -> Any:
 
 def fer(arguments: list[str]) -> Ended:
     """`fer` with these arguments; all that reaches the file descriptors is caught."""
-    from fer_experiments.cli import main
+    from fer_experiments.entry import main
 
     streams: dict[int, Any] = {n: tempfile.TemporaryFile() for n in (1, 2)}  # noqa: SIM115
     kept = {number: os.dup(number) for number in streams}

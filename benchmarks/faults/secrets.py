@@ -116,7 +116,7 @@ def _repository(folder: Path, token: str) -> None:
     remote = f"https://me:{token}@github.example/me/faces.git"
     for command in (("init", "--quiet"), ("remote", "add", "origin", remote)):
         subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
-    (folder / "fer.py").write_text("from fer_experiments.cli import main\n\nmain()\n")
+    (folder / "fer.py").write_text("from fer_experiments.entry import main\n\nmain()\n")
     identity = ("-c", "user.name=me", "-c", "user.email=me@example.org")
     subprocess.run(["git", "add", "fer.py"], cwd=folder, check=True, capture_output=True)
     subprocess.run(
@@ -174,7 +174,7 @@ def _together(commands: Sequence[Sequence[str]], work: Path, environment: dict[s
     code = (
         "import json, sys\n"
         "sys.argv[0] = 'fer.py'\n"
-        "from fer_experiments.cli import main\n"
+        "from fer_experiments.entry import main\n"
         "for arguments in json.load(sys.stdin):\n"
         "    try: main(arguments)\n"
         "    except SystemExit: print('has ended', flush=True)\n"

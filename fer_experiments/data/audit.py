@@ -125,7 +125,7 @@ def leaks(images: np.ndarray, splits: np.ndarray) -> np.ndarray:
     """(N,) bool: which training images also stand, pixel by pixel, in val or test."""
     group = pixel_groups(images)
     held_out = np.isin(splits, ("val", "test"))
-    return (splits == "train") & np.isin(group, group[held_out])
+    return np.asarray((splits == "train") & np.isin(group, group[held_out]))
 
 
 def exact_groups(images: np.ndarray) -> list[Group]:
@@ -216,7 +216,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     H, W = a.shape[1:]
     middle = _edges(a[:, 1:-1, 1:-1])
     moved = (_edges(b[:, y : y + H - 2, x : x + W - 2]) for y in range(3) for x in range(3))
-    return np.max([np.einsum("pk,pk->p", middle, other) for other in moved], axis=0)
+    return np.asarray(np.max([np.einsum("pk,pk->p", middle, other) for other in moved], axis=0))
 
 
 def _edges(images: np.ndarray) -> np.ndarray:
@@ -225,4 +225,4 @@ def _edges(images: np.ndarray) -> np.ndarray:
     across, down = np.diff(tones, axis=2)[:, :-1], np.diff(tones, axis=1)[:, :, :-1]
     flat = np.stack([across, down], axis=1).reshape(len(images), -1)
     flat -= flat.mean(axis=1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6))

@@ -174,4 +174,4 @@ def _quotas(counts: np.ndarray, limit: int) -> np.ndarray:
         gap = np.where(quotas < counts, share - quotas, -np.inf) if step > 0 else quotas - share
         gap = gap if step > 0 else np.where(quotas > 1, gap, -np.inf)
         quotas[int(np.argmax(gap))] += step
-    return quotas
+    return np.asarray(quotas)

@@ -65,7 +65,7 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
 def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Squared errors of each image summed over classes, 0 to 2, (N,)."""
     errors: np.ndarray = probabilities - np.eye(probabilities.shape[1])[labels]
-    return (errors**2).sum(axis=1)
+    return np.asarray((errors**2).sum(axis=1))
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -108,7 +108,7 @@ def at_the_end(temperature: float) -> str | None:
 
 def _logs(probabilities: np.ndarray) -> np.ndarray:
     """Logarithms that are finite: softmax in float32 rounds the smallest probabilities to 0."""
-    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return np.asarray(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
 
 
 def _checked(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

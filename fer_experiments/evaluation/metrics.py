@@ -188,4 +188,4 @@ def _one_vs_rest(
 def _normalised(probabilities: np.ndarray) -> np.ndarray:
     """float64 rows that sum to 1: float32 softmax rows miss it by 1e-7, and scikit-learn warns."""
     wide = probabilities.astype(np.float64)
-    return wide / wide.sum(axis=1, keepdims=True)
+    return np.asarray(wide / wide.sum(axis=1, keepdims=True))

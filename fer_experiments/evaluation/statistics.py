@@ -217,7 +217,7 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Log-loss of each image in nats, (N,): their mean is scikit-learn's `log_loss`."""
     wide = probabilities.astype(np.float64)
     of_label = wide[np.arange(len(labels)), labels] / wide.sum(axis=1)
-    return -np.log(np.maximum(of_label, np.finfo(np.float64).eps))
+    return np.asarray(-np.log(np.maximum(of_label, np.finfo(np.float64).eps)))
 
 
 def _right_or_wrong(classes: int) -> np.ndarray:

@@ -114,7 +114,9 @@ def sample_grid(
     H, W = images.shape[1:]
     C, gap = len(class_names), max(1, W // 16)
     # One picture for all cells: an Axes per image would take seconds to lay out.
-    mosaic = np.ma.masked_all((C, H + gap, per_class, W + gap), dtype=np.uint8)
+    mosaic = np.ma.masked_all(  # type: ignore[no-untyped-call]
+        (C, H + gap, per_class, W + gap), dtype=np.uint8
+    )
     for i in range(C):
         for j, image in enumerate(images[labels == i][:per_class]):
             mosaic[i, :H, j, :W] = image

@@ -141,7 +141,7 @@ def _operations(layer: Any) -> float:
     if kernel is None:
         return 0.0
     places = math.prod(layer.output.shape[1:-1])
-    return 2.0 * math.prod(kernel.shape) * places
+    return float(2.0 * math.prod(kernel.shape) * places)
 
 
 def _multiply_rate() -> float:

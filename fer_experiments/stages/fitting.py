@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import keras
 
     from fer_experiments.training.batches import Batches, Mixture
-    from fer_experiments.training.loop import EpochRecord, TrainingResult
+    from fer_experiments.training.checkpoints import EpochRecord
+    from fer_experiments.training.loop import TrainingResult
     from fer_experiments.training.optimizers import Plan
 
 

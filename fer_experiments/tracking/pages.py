@@ -35,7 +35,7 @@ _KIND = "workflowType=machine_learning"
 
 def has_server() -> bool:
     """Whether the store is a server, which shows its pages by itself."""
-    return mlflow.get_tracking_uri().startswith("http")
+    return str(mlflow.get_tracking_uri()).startswith("http")
 
 
 def address() -> str:

@@ -221,7 +221,8 @@ def is_away(error: BaseException) -> bool:
         return False
     if isinstance(error, MlflowException):
         if mlflow.get_tracking_uri().startswith("http"):
-            return error.get_http_status_code() >= 500 or error.get_http_status_code() == 429
+            code = int(error.get_http_status_code())
+            return code >= 500 or code == 429
         return "database is locked" in str(error)
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return error.response.status_code >= 500

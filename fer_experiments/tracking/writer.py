@@ -123,7 +123,8 @@ class Writer:
     @property
     def uri(self) -> str | None:
         """The address of the model that this run logged, once MLflow has it."""
-        return self.journal.known(names.MODEL_URI)
+        uri = self.journal.known(names.MODEL_URI)
+        return None if uri is None else str(uri)
 
     @property
     def link(self) -> str | None:

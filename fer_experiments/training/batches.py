@@ -114,7 +114,7 @@ class Batches(keras.utils.PyDataset):
 
     def _gather(self, number: int, chosen: np.ndarray) -> np.ndarray:
         if len(self._views) == 1:
-            return self._views[0][number][chosen].astype(np.float32, copy=False)
+            return np.asarray(self._views[0][number][chosen].astype(np.float32, copy=False))
         view = (self._first_view[chosen] + self._epoch) % len(self._views)
         batch = np.empty((len(chosen), *self._views[0][number].shape[1:]), dtype=np.float32)
         for v in np.unique(view):

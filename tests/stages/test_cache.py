@@ -88,7 +88,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def train_run(store: Path) -> Trained:
     """`fer train` once for all tests that start from it."""
-    from fer_experiments.cli import main
+    from fer_experiments.entry import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_DATA_HOME", str(store / "home"))
@@ -636,7 +636,7 @@ FER_TOGETHER = """
 import sys, time
 from pathlib import Path
 import keras
-from fer_experiments.cli import main
+from fer_experiments.entry import main
 Path(sys.argv[1]).touch()
 while not Path(sys.argv[2]).exists():
     time.sleep(0.001)
@@ -853,7 +853,7 @@ def test_a_data_home_that_does_not_exist_yet_is_empty(home: Path, fer: Fer) -> N
 def test_the_command_does_not_import_keras(kept: Path) -> None:
     code = (
         "import sys\n"
-        "from fer_experiments.cli import main\n"
+        "from fer_experiments.entry import main\n"
         "for arguments in (['cache'], ['cache', '--clear']):\n"
         "    try: main(arguments)\n"
         "    except SystemExit: pass\n"

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from fer_experiments.cli import main
 from fer_experiments.config import FIELDS, Config
 from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.prepared import prepare
+from fer_experiments.entry import main
 from fer_experiments.errors import WeightsError
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import train

@@ -26,8 +26,8 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from fer_experiments.cli import main
 from fer_experiments.data.images import FER_CLASSES
+from fer_experiments.entry import main
 
 from .designed import answers, log_designed, write_images
 

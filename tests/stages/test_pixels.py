@@ -71,7 +71,7 @@ def predicted(fer: Fer, folder: Path, uri: str) -> dict[str, str]:
     """The class that predict names, by the image's path in the folder's parent."""
     outcome = fer("predict", folder, "--model", uri, "--json")
     assert outcome.exit_code == 0, outcome.err
-    rows = json.loads(outcome.out)
+    rows = [json.loads(line) for line in outcome.out.splitlines()[:-1]]  # last, a summary
     return {str(Path(row["file"]).relative_to(folder.parent)): row["predicted"] for row in rows}
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from fer_experiments.data.images import FER_CLASSES
 
-from ..conftest import Fer
+from ..conftest import Fer, Outcome
 from ..data.helpers import encode, write_folder
 from . import designed
 from .test_pixels import model_uri
@@ -54,6 +55,12 @@ def says(label: int) -> np.ndarray:
     return image
 
 
+def told_to_scripts(outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A row an image, and the summary."""
+    *rows, last = map(json.loads, outcome.out.splitlines())
+    return rows, last["summary"]
+
+
 def test_who_answered_is_told_in_every_form(
     champion: str, predict: Fer, fer: Fer, tmp_path: Path
 ) -> None:
@@ -63,28 +70,29 @@ def test_who_answered_is_told_in_every_form(
     assert as_table.exit_code == 0, as_table.err
     told = f"model: {model_uri(champion)} ({NAME} version 2, champion) of run {champion}"
     assert told in as_table.out.splitlines()
-    rows = json.loads(predict(files, "--json").out)
+    rows, summary = told_to_scripts(predict(files, "--json"))
     assert [row["predicted"] for row in rows] == [FER_CLASSES[3], FER_CLASSES[5]]
-    assert all(
-        row["model"]
-        == {
+    assert summary == {
+        "model": {
             "uri": model_uri(champion),
             "run_id": champion,
             "versions": [{"name": NAME, "version": 2, "aliases": ["champion"]}],
-        }
-        for row in rows
-    )
+        },
+        "images": 2,
+        "unreadable": [],
+        "left_out": [],
+    }
     lines = list(csv.DictReader(io.StringIO(predict(files, "--csv").out)))
     assert [line["predicted"] for line in lines] == [FER_CLASSES[3], FER_CLASSES[5]]
     columns = ("model_uri", "model_version", "model_alias", "run_id")
     expected = (model_uri(champion), f"{NAME}/2", "champion", champion)
     assert all(tuple(line[name] for name in columns) == expected for line in lines)
     # The other version, asked for by its address, and after the alias has moved.
-    (row,) = json.loads(fer("predict", files / "a.png", "--model", first, "--json").out)
-    assert row["model"]["versions"] == [{"name": NAME, "version": 1, "aliases": []}]
+    _, told = told_to_scripts(fer("predict", files / "a.png", "--model", first, "--json"))
+    assert told["model"]["versions"] == [{"name": NAME, "version": 1, "aliases": []}]
     mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", "1")
-    (row,) = json.loads(predict(files / "a.png", "--json").out)
-    assert row["model"]["versions"] == [{"name": NAME, "version": 1, "aliases": ["champion"]}]
+    _, told = told_to_scripts(predict(files / "a.png", "--json"))
+    assert told["model"]["versions"] == [{"name": NAME, "version": 1, "aliases": ["champion"]}]
 
 
 def test_a_folder_is_read_as_prepare_reads_it(predict: Fer, tmp_path: Path) -> None:
@@ -106,7 +114,7 @@ def test_a_folder_is_read_as_prepare_reads_it(predict: Fer, tmp_path: Path) -> N
     )
     outcome = predict(folder, "--json")
     assert outcome.exit_code == 0, outcome.err
-    read = {Path(row["file"]).name: row["predicted"] for row in json.loads(outcome.out)}
+    read = {Path(row["file"]).name: row["predicted"] for row in told_to_scripts(outcome)[0]}
     assert read == {
         name: FER_CLASSES[i] for i, name in enumerate(["1.png", "2.PGM", "3.jfif", "4"], start=1)
     }
@@ -126,7 +134,7 @@ def test_rows_stand_in_the_order_of_folders_and_each_file_once(
     (folder / "a" / "back").symlink_to(folder)
     outcome = predict(folder, folder / "a!.png", "--json")
     assert outcome.exit_code == 0, outcome.err
-    read = [str(Path(row["file"]).relative_to(folder)) for row in json.loads(outcome.out)]
+    read = [str(Path(row["file"]).relative_to(folder)) for row in told_to_scripts(outcome)[0]]
     assert read == sorted(names, key=lambda name: name.split("/"))
     assert "left out: 3 junk (" in outcome.err
 
@@ -138,7 +146,7 @@ def test_the_folder_of_the_case_book(predict: Fer, tmp_path: Path, shared: Path)
     draw["photos"](tmp_path / "photos", 5)
     outcome = predict(tmp_path / "photos", "--json")
     assert outcome.exit_code == 0, outcome.err
-    names = [Path(row["file"]).name for row in json.loads(outcome.out)]
+    names = [Path(row["file"]).name for row in told_to_scripts(outcome)[0]]
     assert names == ["0.png", "1.png", "2.png", "3.png", "4.png", "a.jfif"]
     assert "b.heic" in outcome.err
     assert ".ipynb_checkpoints" in outcome.err

@@ -209,7 +209,7 @@ def test_a_machine_without_mlflow_trains_offline(own_home: Path) -> None:
     code = (
         "import sys\n"
         "sys.modules['mlflow'] = None\n"  # importing it fails
-        "from fer_experiments.cli import main\n"
+        "from fer_experiments.entry import main\n"
         "main(sys.argv[1:])"
     )
 
