@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import keras
 
     from fer_experiments.data.dataset import PreparedDataset
-    from fer_experiments.stages.fitting import Phase
+    from fer_experiments.training.phases import Phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def _trained(
 ) -> tuple[keras.Model, list[dict[str, float]]]:
     """Head training, then fine-tuning, each from its checkpoint on."""
     from fer_experiments.models import classifier
-    from fer_experiments.stages.fitting import Phase
+    from fer_experiments.training.phases import Phase
 
     model = classifier.build(
         config.model,
@@ -138,60 +138,55 @@ def _trained(
         seed=config.fit.seed,
     )
     head = Phase(
-        stage="train",
         learning_rate=config.head_training.learning_rate,
         epochs=config.head_training.epochs,
         first_epoch=1,
     )
-    history = _fit(model, config, prepared, head, folder)
+    history = _fit(model, config, prepared, head, "train", folder)
     classifier.unfreeze(
         model,
         config.finetune.unfreeze_layers,
         train_batchnorm=config.finetune.train_batchnorm,
     )
     whole = Phase(
-        stage="finetune",
         learning_rate=config.finetune.finetune_learning_rate,
         epochs=config.finetune.finetune_epochs,
         first_epoch=config.head_training.epochs + 1,
         rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
     )
-    return model, [*history, *_fit(model, config, prepared, whole, folder)]
+    return model, [*history, *_fit(model, config, prepared, whole, "finetune", folder)]
 
 
 def _fit(
-    model: keras.Model, config: Config, prepared: PreparedDataset, phase: Phase, folder: Path
+    model: keras.Model,
+    config: Config,
+    prepared: PreparedDataset,
+    phase: Phase,
+    stage: str,
+    folder: Path,
 ) -> list[dict[str, float]]:
     from fer_experiments.stages import inputs
-    from fer_experiments.stages.fitting import batches_of, last_changed, plan_of
-    from fer_experiments.training import loop
+    from fer_experiments.training.phases import train as train_phase
 
     feed = inputs.of_phase(model, config, prepared)
-    batches, val = batches_of(feed, config, prepared, phase)
     started = time.perf_counter()
 
-    def begin_epoch(epoch: int) -> None:
-        if feed.augment is not None:
-            feed.augment(epoch <= last_changed(config, phase))
-
-    def log(record: dict[str, float]) -> None:
+    def on_epoch(record: dict[str, float]) -> None:
         print(
-            f"{time.perf_counter() - started:6.1f} s {folder.name} {phase.stage} "
+            f"{time.perf_counter() - started:6.1f} s {folder.name} {stage} "
             f"epoch {record['epoch']:.0f}: loss {record['train/loss']:.3f}, val loss "
             f"{record['val/loss']:.3f}, accuracy {record['val/accuracy']:.4f}, "
             f"{record['seconds']:.2f} s",
             flush=True,
         )
 
-    result = loop.fit(
+    result = train_phase(
         feed.model,
-        batches,
-        val,
-        plan_of(config, phase),
-        first_epoch=phase.first_epoch,
-        log=log,
-        begin_epoch=begin_epoch,
-        checkpoint=folder / f"{phase.stage}.npz",
+        phase,
+        config.fit,
+        feed.data(prepared),
+        on_epoch=on_epoch,
+        checkpoint=folder / f"{stage}.npz",
     )
     return [dict(record) for record in result.history]
 

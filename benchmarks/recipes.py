@@ -75,6 +75,7 @@ def run(
 ) -> None:
     """Runs each choice with each seed: head training, fine-tuning, evaluation."""
     from fer_experiments.stages import evaluate, finetune, train
+    from fer_experiments.stages.selection import Meant
 
     shared = Path(os.environ.get("FER_SHARED", "../shared")).resolve()
     data = {"dataset": str(shared / "fer2013" / "archive.zip"), "weights": str(shared / "weights")}
@@ -86,7 +87,7 @@ def run(
             first = train.run(config, experiment=experiment)
             last = finetune.run({}, run_id=first.run_id, experiment=experiment)
             seconds = time.perf_counter() - started
-            judged = evaluate.run(run_id=last.run_id, tta="flip", experiment=experiment)
+            judged = evaluate.run(Meant(run_id=last.run_id), tta="flip", experiment=experiment)
             line = {
                 "table": table,
                 "recipe": recipe,

@@ -264,18 +264,13 @@ def evaluate(
 
         lookup(backbone)
     from fer_experiments.stages import evaluate as stage
+    from fer_experiments.stages.selection import Meant, choose
 
-    meant: dict[str, Any] = {
-        "run_id": run_id,
-        "backbone": backbone,
-        "model": model,
-        "model_name": model_name,
-        "experiment": experiment,
-    }
+    meant = Meant(run_id=run_id, backbone=backbone, model=model, model_name=model_name)
     if dry_run:
-        config = stage.with_data(stage.choose(**meant).config, given(options))
+        config = stage.with_data(choose(meant, experiment=experiment).config, given(options))
         return _dry_run([config], ["evaluate"])
-    return stage.run(data=given(options), tta=tta or "none", **meant)
+    return stage.run(meant, data=given(options), tta=tta or "none", experiment=experiment)
 
 
 @command(
@@ -299,8 +294,10 @@ def calibrate(
 
         lookup(backbone)
     from fer_experiments.stages import calibrate as stage
+    from fer_experiments.stages.selection import Meant
 
-    return stage.run(run_id=run_id, backbone=backbone, model_name=model_name, experiment=experiment)
+    meant = Meant(run_id=run_id, backbone=backbone, model_name=model_name)
+    return stage.run(meant, experiment=experiment)
 
 
 @command(

@@ -6,35 +6,26 @@ from fer_experiments import console
 from fer_experiments.data.seen import by_temperature
 from fer_experiments.evaluation.calibration import at_the_end, calibration, fit_temperature
 from fer_experiments.run_names import run_name
-from fer_experiments.stages import common, evaluate, selection
+from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
+from fer_experiments.stages.selection import MODEL_STAGES, Meant, answered, choose
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import load
 from fer_experiments.tracking.runs import get_run
 
 
-def run(
-    *,
-    run_id: str | None = None,
-    backbone: str | None = None,
-    model_name: str | None = None,
-    experiment: str | None = None,
-) -> common.StageResult:
-    """Logs the model of a train or fine-tune run again, with a temperature of its own.
+def run(meant: Meant | None = None, *, experiment: str | None = None) -> common.StageResult:
+    """Logs a model again, with a temperature of its own.
 
     Args:
-        run_id: a finished train or fine-tune run.
-        backbone: its newest one.
-        model_name: the registered model whose champion is meant.
+        meant: the model; None: see `selection.choose`.
         experiment: where to write, and the only place to look.
 
     Raises:
         RunError: there is no such run, or its model cannot be given a temperature.
     """
-    logged = evaluate.choose(
-        run_id=run_id, backbone=backbone, model=None, model_name=model_name, experiment=experiment
-    )
-    source = get_run(logged.source_run_id, stages=evaluate.MODEL_STAGES)
+    logged = choose(meant or Meant(), experiment=experiment)
+    source = get_run(logged.source_run_id, stages=MODEL_STAGES)
     config = logged.config
     with open_run(
         "calibrate",
@@ -74,7 +65,7 @@ def run(
             "are named as before"
         )
         extreme = at_the_end(temperature)
-        lines = [line, *([extreme] if extreme else []), f"model  {selection.answered(logged)}"]
+        lines = [line, *([extreme] if extreme else []), f"model  {answered(logged)}"]
         writer.note("\n\n".join(lines))
         following = common.following(writer, "evaluate", run_id=writer.run_id)
         common.close(writer, lines, following=following)

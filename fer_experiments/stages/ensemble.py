@@ -11,7 +11,8 @@ from fer_experiments.errors import ConfigError, RunError, shown
 from fer_experiments.run_names import run_name
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
-from fer_experiments.stages.evaluate import MODEL_STAGES, check_crops
+from fer_experiments.stages.evaluate import check_crops
+from fer_experiments.stages.selection import MODEL_STAGES
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import LoggedModel, load, model_of
 from fer_experiments.tracking.runs import get_run

@@ -11,30 +11,30 @@ import numpy as np
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.dataset import PreparedDataset
-from fer_experiments.errors import ConfigError, DataError, RunError
+from fer_experiments.errors import ConfigError, DataError
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.predictions import Views, test_time_views
 from fer_experiments.evaluation.split_evaluation import SplitEvaluation
 from fer_experiments.reporting import evaluation_notes, figures, image_grids
 from fer_experiments.reporting.findings import top_confusions
 from fer_experiments.run_names import run_name
-from fer_experiments.stages import common, contestants, selection
+from fer_experiments.stages import common, contestants
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.overlap import Overlap, overlap
-from fer_experiments.stages.selection import predictor
-from fer_experiments.tracking import names, store
+from fer_experiments.stages.selection import MODEL_STAGES, Meant, answered, choose
+from fer_experiments.tracking import names
 from fer_experiments.tracking.evaluations import FORMAT
 from fer_experiments.tracking.lifecycle import open_run
-from fer_experiments.tracking.models import LoggedModel, describe, load, model_of
-from fer_experiments.tracking.runs import get_run, search
+from fer_experiments.tracking.models import LoggedModel, load
+from fer_experiments.tracking.runs import RunRecord, get_run
 from fer_experiments.tracking.writer import Writer
 
 if TYPE_CHECKING:
     import keras
 
 SPLITS = ("val", "test")
-# Stages whose runs log a model.
-MODEL_STAGES = ("train", "finetune", "calibrate", "ensemble")
+# Of the source run: what the model cost.
+_COST = ("weights/parameters", "weights/file_megabytes", "time/train_seconds_total")
 # Scores that are also given of the images that the model was not trained on, and of test-time
 # augmentation.
 _HEADLINE = (
@@ -45,11 +45,8 @@ _HEADLINE = (
 
 
 def run(
+    meant: Meant | None = None,
     *,
-    run_id: str | None = None,
-    backbone: str | None = None,
-    model: str | None = None,
-    model_name: str | None = None,
     data: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     tta: str = "none",
@@ -59,10 +56,7 @@ def run(
     """Judges one model; writes scores, figures, predictions.
 
     Args:
-        run_id: a finished run that logged a model, see `MODEL_STAGES`.
-        backbone: its newest train or fine-tune run.
-        model: a model URI such as `models:/emotion-fer2013@champion`.
-        model_name: the registered model whose champion is judged.
+        meant: the model; None: see `selection.choose`.
         data: fields of DataConfig that differ from the data that the model was trained on.
         fingerprint: of the prepared data, where it is known.
         tta: test-time augmentation, reported beside the plain scores: none, flip, crops, or N
@@ -70,22 +64,13 @@ def run(
         experiment: where to write, and the only place to look.
         parent: the run of the job that this is a stage of.
 
-    Without any of the first four: the champion of the only registered model, else the newest
-    fine-tuned run.
-
     Raises:
         RunError: there is no such run or model.
         ConfigError: `tta` is none of the ways, or needs a crop that the model does not take.
         DataError: the data has other classes or another image size than the model.
     """
     views = test_time_views(tta)
-    logged = choose(
-        run_id=run_id,
-        backbone=backbone,
-        model=model,
-        model_name=model_name,
-        experiment=experiment,
-    )
+    logged = choose(meant or Meant(), experiment=experiment)
     check_crops(tta, logged)
     config = with_data(logged.config, data or {})
     if data:
@@ -93,18 +78,7 @@ def run(
     source = get_run(logged.source_run_id, stages=MODEL_STAGES)
     name = run_name(config, f"evaluate {source.stage}")
     with open_run(
-        "evaluate",
-        name,
-        experiment=experiment,
-        parent=parent,
-        tags={
-            **common.whose(config),
-            names.SOURCE_RUN: logged.source_run_id,
-            names.SOURCE_STAGE: source.stage,
-            names.MODEL_URI: logged.uri,
-            names.EVALUATION_FORMAT: str(FORMAT),
-            **contestants.tags_of(source),
-        },
+        "evaluate", name, experiment=experiment, parent=parent, tags=_tags(config, logged, source)
     ) as writer:
         if data and fingerprint is None:
             config, prepared = common.prepare(config, logged.rule)
@@ -113,37 +87,56 @@ def run(
         _check_fit(logged, prepared)
         common.identify(writer, config, prepared)
         seen = overlap(logged, prepared, SPLITS)
-        told = {
-            names.OVERLAP_UNKNOWN: seen.unknown,
-            names.CHOSEN_ON_VAL: ", ".join(logged.seen.chosen),
-        }
-        writer.tags({tag: text for tag, text in told.items() if text})
+        writer.tags(_tags_of_overlap(logged, seen))
         console.load_keras()
         label = run_name(config, source.stage)
-        reports = judge(writer, load(logged), prepared, logged, label=label, seen=seen, views=views)
+        found = judge(writer, load(logged), prepared, logged, label=label, seen=seen, views=views)
         # After the scores: MLflow's comparison opens on the metric that was logged first.
-        cost = ("weights/parameters", "weights/file_megabytes", "time/train_seconds_total")
-        trained = source.metrics
-        writer.metrics({name: trained[name] for name in cost if name in trained})
-        answered = selection.answered(logged)
-        told_of = {"chosen": seen.chosen, "unknown": seen.unknown}
-        writer.note(
-            evaluation_notes.note(config, prepared.name, reports, model=answered, **told_of)
-        )
-        watched = console.is_terminal()
-        lines = [
-            *evaluation_notes.lines(name, prepared.name, reports, whole=watched, **told_of),
-            f"model  {answered}",
-        ]
-        common.close(writer, lines, following=common.following(writer, "compare"))
+        writer.metrics({n: source.metrics[n] for n in _COST if n in source.metrics})
+        _tell(writer, config, prepared, found, seen, name=name, answered=answered(logged))
+    scores = {split: judged.report.scores() for split, judged in found.items()}
     return common.result(
-        writer,
-        {
-            f"{split}/{score}": value
-            for split, judged in reports.items()
-            for score, value in judged.report.scores().items()
-        },
+        writer, {f"{split}/{n}": value for split, own in scores.items() for n, value in own.items()}
     )
+
+
+def _tags(config: Config, logged: LoggedModel, source: RunRecord) -> dict[str, str]:
+    """By which the evaluation of a model is found from its first moment on."""
+    return {
+        **common.whose(config),
+        names.SOURCE_RUN: logged.source_run_id,
+        names.SOURCE_STAGE: source.stage,
+        names.MODEL_URI: logged.uri,
+        names.EVALUATION_FORMAT: str(FORMAT),
+        **contestants.tags_of(source),
+    }
+
+
+def _tags_of_overlap(logged: LoggedModel, seen: Overlap) -> dict[str, str]:
+    told = {
+        names.OVERLAP_UNKNOWN: seen.unknown,
+        names.CHOSEN_ON_VAL: ", ".join(logged.seen.chosen),
+    }
+    return {tag: text for tag, text in told.items() if text}
+
+
+def _tell(
+    writer: Writer,
+    config: Config,
+    prepared: PreparedDataset,
+    found: Mapping[str, SplitEvaluation],
+    seen: Overlap,
+    *,
+    name: str,
+    answered: str,
+) -> None:
+    """The note, and the last lines."""
+    told = {"chosen": seen.chosen, "unknown": seen.unknown}
+    writer.note(evaluation_notes.note(config, prepared.name, found, model=answered, **told))
+    watched = console.is_terminal()
+    lines = evaluation_notes.lines(name, prepared.name, found, whole=watched, **told)
+    following = common.following(writer, "compare")
+    common.close(writer, [*lines, f"model  {answered}"], following=following)
 
 
 def with_data(config: Config, data: Mapping[str, Any]) -> Config:
@@ -151,43 +144,6 @@ def with_data(config: Config, data: Mapping[str, Any]) -> Config:
     if data.get("dataset", config.data.dataset) != config.data.dataset:
         data = {"split": "auto", **data}
     return config.replace(**data)
-
-
-def choose(
-    *,
-    run_id: str | None,
-    backbone: str | None,
-    model: str | None,
-    model_name: str | None = None,
-    experiment: str | None,
-) -> LoggedModel:
-    """The model that these options mean."""
-    options = {"run_id": run_id, "backbone": backbone, "model": model, "model_name": model_name}
-    given = [name for name, value in options.items() if value]
-    if len(given) > 1:
-        raise RunError(
-            f"Expected one of run_id, backbone, model and model_name. Received: {', '.join(given)}"
-        )
-    if run_id:
-        return model_of(get_run(run_id, stages=MODEL_STAGES))
-    if model or model_name:
-        return predictor(model, model_name)
-    champion = None if backbone else selection.champion(None)
-    if champion is not None:
-        return describe(champion.model_uri)
-    tags = {"backbone": backbone} if backbone else {}
-    tuned = search("finetune", experiment=experiment, tags=tags)
-    trained = search("train", experiment=experiment, tags=tags)
-    found = tuned + trained
-    if backbone:
-        found.sort(key=lambda run: run.started, reverse=True)
-    if not found:
-        of = f" of {backbone}" if backbone else ""
-        raise RunError(
-            f"Expected a champion or a finished train or finetune run{of}. Found: none in "
-            f"{store.looked_in()}; run fer train first, or pass run_id"
-        )
-    return model_of(found[0])
 
 
 def check_crops(tta: str, logged: LoggedModel) -> None:

@@ -19,7 +19,7 @@ from fer_experiments.errors import RunError
 from fer_experiments.run_names import run_name
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
-from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
+from fer_experiments.stages.fitting import Job, begin, fit_and_log, summary
 from fer_experiments.tracking import store
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.lifecycle import open_run, resumable
@@ -73,6 +73,7 @@ def run(
         begin(writer, config, prepared)
         console.load_keras()
         from fer_experiments.models import classifier
+        from fer_experiments.training.phases import Phase
 
         model = load(logged)
         unfrozen = classifier.unfreeze(
@@ -84,15 +85,18 @@ def run(
             f"{run_name(config, 'finetune')}: from {source.name}, unfrozen: " + _listed(unfrozen)
         )
         phase = Phase(
-            stage="finetune",
             learning_rate=config.finetune.finetune_learning_rate,
             epochs=config.finetune.finetune_epochs,
             first_epoch=int(histories(source.id)[-1]["epoch"]) + 1,
             rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
+        )
+        job = Job(
+            stage="finetune",
+            phase=phase,
             seconds_before=source.metrics.get("time/train_seconds_total", 0.0),
             before=[logged.seen],
         )
-        result = fit_and_log(writer, model, config, prepared, phase)
+        result = fit_and_log(writer, model, config, prepared, job)
         common.close(
             writer,
             summary(config, result, "finetune"),

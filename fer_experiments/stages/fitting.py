@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fer_experiments import console
@@ -21,21 +21,17 @@ from fer_experiments.tracking.writer import MODEL_URI, Writer
 if TYPE_CHECKING:
     import keras
 
-    from fer_experiments.training.batches import Batches, Mixture
     from fer_experiments.training.checkpoints import EpochRecord
     from fer_experiments.training.loop import TrainingResult
-    from fer_experiments.training.optimizers import Plan
+    from fer_experiments.training.phases import Phase
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
-    """Head training or fine-tuning."""
+class Job:
+    """A phase of training as one stage's run."""
 
     stage: str
-    learning_rate: float
-    epochs: int
-    first_epoch: int
-    rates: Mapping[str, float] = field(default_factory=dict)  # shares of the rate, by layer
+    phase: Phase
     seconds_before: float = 0.0  # that earlier phases trained
     before: Sequence[Seen] = ()  # what the model that is trained on has seen
 
@@ -64,7 +60,7 @@ def fit_and_log(
     model: keras.Model,
     config: Config,
     prepared: PreparedDataset,
-    phase: Phase,
+    job: Job,
     *,
     later: Collection[str] = (),
 ) -> common.StageResult:
@@ -73,122 +69,51 @@ def fit_and_log(
     `later` names the layers that the next phase trains too: the features that it will need are
     computed in the same pass.
     """
-    from fer_experiments.training import loop
+    from fer_experiments.training import phases
 
-    last_epoch = phase.first_epoch - 1 + phase.epochs
     feed = inputs.of_phase(model, config, prepared, later=later)
     writer.params({"augmentation": feed.augmentation})
-    train, val = batches_of(feed, config, prepared, phase)
+    # Features of a flattened or averaged image have no places that a rectangle could cover.
+    if config.fit.cutmix and not phases.takes_pictures(feed.model):
+        console.say("cutmix: left out in this phase, whose features have no height and width")
     bar = console.is_terminal()
-
-    def begin_epoch(epoch: int) -> None:
-        if feed.augment is not None:
-            feed.augment(epoch <= last_changed(config, phase))
-
-    def log(record: EpochRecord) -> None:
-        epoch = int(record["epoch"])
-        writer.metrics(
-            {_logged_name(name): value for name, value in record.items() if name != "epoch"},
-            step=epoch,
-        )
-        if not bar:
-            console.say(_epoch_line(record, last_epoch))
-
-    result = loop.fit(
+    result = phases.train(
         feed.model,
-        train,
-        val,
-        plan_of(config, phase),
-        first_epoch=phase.first_epoch,
-        log=log,
-        begin_epoch=begin_epoch,
+        job.phase,
+        config.fit,
+        feed.data(prepared),
+        on_epoch=lambda record: _log_epoch(writer, record, job.phase.last_epoch, told=not bar),
         checkpoint=writer.journal.checkpoint,
         progress_bar=bar,
     )
-    writer.metrics(_totals(result, model, prepared, phase, feed))
+    writer.metrics(_totals(result, model, prepared, job, feed))
+    picked = result.kept_epoch if config.fit.keep_epoch == "best" else None
+    title = run_name(config, job.stage)
     writer.figure(
-        figures.learning_curves(
-            result.history,
-            title=run_name(config, phase.stage),
-            best_epoch=result.kept_epoch if config.fit.keep_epoch == "best" else None,
-        ),
+        figures.learning_curves(result.history, title=title, best_epoch=picked),
         "learning_curves.png",
     )
     own_images = by_training(prepared, config.fit)
-    writer.model(model, config=config, prepared=prepared, seen=own_images.joined(*phase.before))
+    writer.model(model, config=config, prepared=prepared, seen=own_images.joined(*job.before))
     scores = {name: value for name, value in result.kept.items() if name.startswith("val/")}
-    writer.note(_note(config, prepared, phase, result))
+    writer.note(_note(config, prepared, job, result))
     return common.result(writer, scores)
 
 
-def batches_of(
-    feed: inputs.Inputs, config: Config, prepared: PreparedDataset, phase: Phase
-) -> tuple[Batches, Batches]:
-    """What this phase trains on, from its first epoch on, and what it looks at after each."""
-    from fer_experiments.training.batches import Batches
-
-    own = config.fit
-    # Features of a flattened or averaged image have no places that a rectangle could cover.
-    pictures = all(len(tensor.shape) == 4 for tensor in feed.model.inputs)
-    if own.cutmix and not pictures:
-        console.say("cutmix: left out in this phase, whose features have no height and width")
-    classes = len(prepared.class_names)
-    train = Batches(
-        feed.train,
-        prepared.split("train")[1],
-        classes=classes,
-        batch_size=own.batch_size,
-        seed=own.seed,
-        first_epoch=phase.first_epoch,
-        mixture=mixture_of(config, phase, pictures=pictures),
+def _log_epoch(writer: Writer, record: EpochRecord, last_epoch: int, *, told: bool) -> None:
+    writer.metrics(
+        {_logged_name(name): value for name, value in record.items() if name != "epoch"},
+        step=int(record["epoch"]),
     )
-    val = Batches(feed.val, prepared.split("val")[1], classes=classes, batch_size=own.batch_size)
-    return train, val
-
-
-def plan_of(config: Config, phase: Phase) -> Plan:
-    """How the training loop trains this phase."""
-    from fer_experiments.training.optimizers import Plan
-
-    own = config.fit
-    return Plan(
-        optimizer=own.optimizer,
-        learning_rate=phase.learning_rate,
-        schedule=own.schedule,
-        warmup_epochs=own.warmup_epochs,
-        weight_decay=own.weight_decay,
-        ema=own.ema,
-        epochs=phase.epochs,
-        patience=own.patience,
-        keep_epoch=own.keep_epoch,
-        rates=phase.rates,
-    )
-
-
-def mixture_of(config: Config, phase: Phase, *, pictures: bool) -> Mixture:
-    """What is done to this phase's batches; `pictures`: images, or features that have places."""
-    from fer_experiments.training.batches import Mixture
-
-    own = config.fit
-    return Mixture(
-        label_smoothing=own.label_smoothing,
-        mixup=own.mixup,
-        cutmix=own.cutmix if pictures else 0.0,
-        balance=own.balance,
-        until_epoch=last_changed(config, phase),
-    )
-
-
-def last_changed(config: Config, phase: Phase) -> int:
-    """The last epoch of this phase that augments and mixes images."""
-    return phase.first_epoch - 1 + phase.epochs - config.fit.plain_epochs
+    if told:
+        console.say(_epoch_line(record, last_epoch))
 
 
 def _totals(
     result: TrainingResult,
     model: keras.Model,
     prepared: PreparedDataset,
-    phase: Phase,
+    job: Job,
     feed: inputs.Inputs,
 ) -> dict[str, float]:
     """What is known when the last epoch has ended."""
@@ -197,7 +122,7 @@ def _totals(
         "best_epoch": result.kept_epoch,
         "time/train_seconds": result.seconds,
         "time/features_seconds": feed.features_seconds,
-        "time/train_seconds_total": phase.seconds_before + feed.features_seconds + result.seconds,
+        "time/train_seconds_total": job.seconds_before + feed.features_seconds + result.seconds,
         "time/images_per_second": images_trained / result.seconds,
         "weights/parameters": model.count_params(),
         "weights/trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
@@ -215,7 +140,7 @@ def summary(config: Config, result: common.StageResult, stage: str) -> list[str]
     ]
 
 
-def _note(config: Config, prepared: PreparedDataset, phase: Phase, result: TrainingResult) -> str:
+def _note(config: Config, prepared: PreparedDataset, job: Job, result: TrainingResult) -> str:
     model = config.model
     rows = [
         f"**{model.backbone}**"
@@ -223,8 +148,8 @@ def _note(config: Config, prepared: PreparedDataset, phase: Phase, result: Train
         + f", weights `{model.weights}`, recipe `{config.recipe}`, on {prepared.name} "
         f"({prepared.size('train')} training images).",
         "",
-        f"Epochs {phase.first_epoch} to {int(result.history[-1]['epoch'])}, learning rate "
-        f"{phase.learning_rate:g}, {result.seconds:.0f} s. Kept epoch {result.kept_epoch}: "
+        f"Epochs {job.phase.first_epoch} to {int(result.history[-1]['epoch'])}, learning rate "
+        f"{job.phase.learning_rate:g}, {result.seconds:.0f} s. Kept epoch {result.kept_epoch}: "
         f"val accuracy {result.kept['val/accuracy']:.1%}, "
         f"macro-F1 {result.kept['val/macro_f1']:.3f}"
         + (", an epoch picked on val." if config.fit.keep_epoch == "best" else ", the last one."),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fer_experiments.models.features import Features
     from fer_experiments.training.batches import Arrays
+    from fer_experiments.training.phases import TrainingData
 
 # Features for a later stage are written along if they take no more than this.
 _MOST_BYTES_ALONG = 5 * 10**9
@@ -33,6 +34,19 @@ class Inputs:
     augmentation: str  # what happens to training images, in words
     augment: Callable[[bool], None] | None = None  # switches what happens to them on and off
     features_seconds: float = 0.0
+
+    def data(self, prepared: PreparedDataset) -> TrainingData:
+        """With the labels of the images."""
+        from fer_experiments.training.phases import TrainingData
+
+        return TrainingData(
+            train=self.train,
+            val=self.val,
+            train_labels=prepared.split("train")[1],
+            val_labels=prepared.split("val")[1],
+            classes=len(prepared.class_names),
+            augment=self.augment,
+        )
 
 
 def of_phase(

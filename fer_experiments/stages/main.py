@@ -10,7 +10,7 @@ from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
 from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.stages import common, compare, evaluate, finetune, prepare, register, train
-from fer_experiments.stages.selection import check_fits
+from fer_experiments.stages.selection import Meant, check_fits
 from fer_experiments.tracking import pages
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.lifecycle import open_run, resumable
@@ -162,7 +162,7 @@ class _Stages:
         judged = self._done("evaluate", config)
         if judged is not None:
             return dict(judged.metrics)
-        scores = evaluate.run(run_id=tuned, parent=self._main).scores
+        scores = evaluate.run(Meant(run_id=tuned), parent=self._main).scores
         _free_memory()
         return scores
 

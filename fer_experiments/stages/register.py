@@ -11,7 +11,7 @@ from fer_experiments.reporting.model_card import model_card
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.contestants import contestants, left_out
 from fer_experiments.stages.gate import Decision, Verdict, decide, figures, reason, told
-from fer_experiments.stages.selection import check_fits
+from fer_experiments.stages.selection import Meant, check_fits
 from fer_experiments.tracking import registry
 from fer_experiments.tracking.evaluations import Evaluation, evaluations, newest_of, ranked
 from fer_experiments.tracking.lifecycle import open_run
@@ -112,7 +112,7 @@ def _champion_judged(champion: Version, best: Evaluation, experiment: str | None
         if known.tags["model_uri"] == champion.model_uri:
             return known
     judged = evaluate.run(
-        model=champion.model_uri,
+        Meant(model=champion.model_uri),
         fingerprint=best.fingerprint,
         data=asdict(config_of(best.run).data),
         experiment=experiment,

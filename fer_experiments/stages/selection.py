@@ -1,13 +1,66 @@
-"""Which registered model is meant, and whether a model may become a version of it."""
+"""Which model is meant, and whether one may become a version of a registered model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from fer_experiments.errors import RunError
-from fer_experiments.tracking import registry, store
-from fer_experiments.tracking.models import LoggedModel, describe
+from fer_experiments.tracking import names, registry, store
+from fer_experiments.tracking.models import LoggedModel, describe, model_of
 from fer_experiments.tracking.registry import CHAMPION, Version
+from fer_experiments.tracking.runs import get_run, search
+
+# Stages whose runs log a model.
+MODEL_STAGES = ("train", "finetune", "calibrate", "ensemble")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meant:
+    """How a model was named; at most one of these."""
+
+    run_id: str | None = None  # a finished run that logged a model, see `MODEL_STAGES`
+    backbone: str | None = None  # its newest train or finetune run
+    model: str | None = None  # a URI such as `models:/emotion-fer2013@champion`
+    model_name: str | None = None  # the registered model whose champion is meant
+
+
+def choose(meant: Meant, *, experiment: str | None) -> LoggedModel:
+    """The model that is meant; by itself the champion of the only registered model, else the newest
+    fine-tuned one.
+
+    Args:
+        meant: how it was named.
+        experiment: look nowhere else for runs.
+
+    Raises:
+        RunError: there is no such run or model, or it was named in two ways.
+    """
+    given = [name for name, value in asdict(meant).items() if value]
+    if len(given) > 1:
+        raise RunError(
+            f"Expected one of run_id, backbone, model and model_name. Received: {', '.join(given)}"
+        )
+    if meant.run_id:
+        return model_of(get_run(meant.run_id, stages=MODEL_STAGES))
+    if meant.model or meant.model_name:
+        return predictor(meant.model, meant.model_name)
+    held = None if meant.backbone else champion(None)
+    if held is not None:
+        return describe(held.model_uri)
+    tags = {names.BACKBONE: meant.backbone} if meant.backbone else {}
+    tuned = search("finetune", experiment=experiment, tags=tags)
+    trained = search("train", experiment=experiment, tags=tags)
+    found = tuned + trained
+    if meant.backbone:
+        found.sort(key=lambda run: run.started, reverse=True)
+    if not found:
+        of = f" of {meant.backbone}" if meant.backbone else ""
+        raise RunError(
+            f"Expected a champion or a finished train or finetune run{of}. Found: none in "
+            f"{store.looked_in()}; run fer train first, or pass run_id"
+        )
+    return model_of(found[0])
 
 
 def champion(model_name: str | None) -> Version | None:

@@ -6,7 +6,7 @@ from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.run_names import run_name
 from fer_experiments.stages import common
-from fer_experiments.stages.fitting import Phase, begin, fit_and_log, summary
+from fer_experiments.stages.fitting import Job, begin, fit_and_log, summary
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.lifecycle import open_run, resumable
 from fer_experiments.tracking.writer import Writer
@@ -48,6 +48,7 @@ def run(
         )
         console.load_keras()
         from fer_experiments.models import classifier
+        from fer_experiments.training.phases import Phase
 
         model = classifier.build(
             config.model,
@@ -56,7 +57,6 @@ def run(
             seed=config.fit.seed,
         )
         phase = Phase(
-            stage="train",
             learning_rate=config.head_training.learning_rate,
             epochs=config.head_training.epochs,
             first_epoch=1,
@@ -66,7 +66,9 @@ def run(
             config.finetune.unfreeze_layers,
             train_batchnorm=config.finetune.train_batchnorm,
         )
-        result = fit_and_log(writer, model, config, prepared, phase, later=unfrozen_later)
+        result = fit_and_log(
+            writer, model, config, prepared, Job(stage="train", phase=phase), later=unfrozen_later
+        )
         common.close(
             writer,
             summary(config, result, "train"),

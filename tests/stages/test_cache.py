@@ -32,6 +32,7 @@ from fer_experiments.models import classifier, cuts, feature_files, features
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import inputs
 from fer_experiments.tracking.models import load, model_of
+from fer_experiments.tracking.runs import get_run
 from fer_experiments.training.batches import Batches
 
 from ..conftest import QUICK, Fer, Outcome, process_environment
@@ -122,7 +123,7 @@ def scores(run: Run) -> dict[str, float]:
 
 
 def weights_of(run: Run) -> list[np.ndarray]:
-    return load(model_of(run)).get_weights()
+    return load(model_of(get_run(run.info.run_id, stages=("train", "finetune")))).get_weights()
 
 
 def agree(first: Run, second: Run) -> bool:
@@ -208,7 +209,7 @@ def kept(small_home: Path, home: Path) -> Path:
 def test_the_logged_model_on_pixels_agrees_with_what_trained_on_cached_features(
     trained: Trained,
 ) -> None:
-    logged = model_of(trained.run)
+    logged = model_of(get_run(trained.run.info.run_id, stages=("train",)))
     model, prepared = load(logged), by_fingerprint(logged.dataset_fingerprint)
     assert prepared is not None
     expected = predict(model, prepared.split("val")[0])
@@ -278,7 +279,7 @@ def test_mixed_precision_has_features_of_its_own_and_float32_probabilities(
     assert {name: after[name] for name in before} == before
     run = run_of(outcome)
     assert fer("evaluate", "--run-id", run.info.run_id).exit_code == 0
-    model = load(model_of(run))
+    model = load(model_of(get_run(run.info.run_id, stages=("train", "finetune"))))
     assert model.get_layer("block1_conv").compute_dtype == "bfloat16"
     probabilities = model.predict_on_batch(np.zeros((2, 48, 48, 1), np.float32))
     assert probabilities.dtype == np.float32
@@ -551,7 +552,7 @@ def test_a_network_without_frozen_layers_takes_pixels(
 
 
 def test_float16_takes_half_and_scores_alike(trained: Trained) -> None:
-    logged = model_of(trained.run)
+    logged = model_of(get_run(trained.run.info.run_id, stages=("train",)))
     model, prepared = load(logged), by_fingerprint(logged.dataset_fingerprint)
     assert prepared is not None
     labels = prepared.split("val")[1]

@@ -12,12 +12,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.recipes import resolve
-from fer_experiments.stages import fitting
 from fer_experiments.tracking.models import load, model_of
+from fer_experiments.tracking.runs import get_run
+from fer_experiments.training import phases
 
 from ..conftest import Fer, Job, Outcome
 
-HEAD = fitting.Phase(stage="train", learning_rate=0.02, epochs=9, first_epoch=1)
+HEAD = phases.Phase(learning_rate=0.02, epochs=9, first_epoch=1)
 TRAIN = ["train", "--recipe", "demo", "--backbone", "tiny", "--synthetic-count", "210"]
 
 
@@ -43,18 +44,16 @@ def run_of(outcome: Outcome) -> str:
     ],
 )
 def test_an_option_of_training_changes_the_plan_and_nothing_else(field: str, value: Any) -> None:
-    before = asdict(fitting.plan_of(resolve("demo"), HEAD))
-    after = asdict(fitting.plan_of(resolve("demo", {field: value}), HEAD))
+    before = asdict(phases.plan_of(HEAD, resolve("demo").fit))
+    after = asdict(phases.plan_of(HEAD, resolve("demo", {field: value}).fit))
     assert before[field] != value
     assert after == before | {field: value}
 
 
 def test_the_plan_has_what_the_phase_says() -> None:
     config = resolve("demo", {"schedule": "cosine", "warmup_epochs": 2.5})
-    phase = fitting.Phase(
-        stage="finetune", learning_rate=3e-4, epochs=5, first_epoch=8, rates={"block1": 0.5}
-    )
-    plan = fitting.plan_of(config, phase)
+    phase = phases.Phase(learning_rate=3e-4, epochs=5, first_epoch=8, rates={"block1": 0.5})
+    plan = phases.plan_of(phase, config.fit)
     assert (plan.learning_rate, plan.epochs, plan.rates) == (3e-4, 5, {"block1": 0.5})
     assert plan.warmup_epochs == 2.5
 
@@ -64,23 +63,23 @@ def test_the_plan_has_what_the_phase_says() -> None:
     [("label_smoothing", 0.25), ("mixup", 0.5), ("cutmix", 0.75), ("balance", "sampling")],
 )
 def test_an_option_of_batches_changes_the_mixture_and_nothing_else(field: str, value: Any) -> None:
-    before = asdict(fitting.mixture_of(resolve("demo"), HEAD, pictures=True))
-    after = asdict(fitting.mixture_of(resolve("demo", {field: value}), HEAD, pictures=True))
+    before = asdict(phases.mixture_of(HEAD, resolve("demo").fit, pictures=True))
+    after = asdict(phases.mixture_of(HEAD, resolve("demo", {field: value}).fit, pictures=True))
     assert before[field] != value
     assert after == before | {field: value}
 
 
 def test_plain_epochs_are_the_last_ones_of_a_phase() -> None:
     config = resolve("demo", {"plain_epochs": 2})
-    later = fitting.Phase(stage="finetune", learning_rate=0.1, epochs=5, first_epoch=8)
-    assert fitting.mixture_of(config, HEAD, pictures=True).until_epoch == 7
-    assert fitting.mixture_of(config, later, pictures=True).until_epoch == 10
-    assert fitting.mixture_of(resolve("demo"), later, pictures=True).until_epoch == 12
+    later = phases.Phase(learning_rate=0.1, epochs=5, first_epoch=8)
+    assert phases.mixture_of(HEAD, config.fit, pictures=True).until_epoch == 7
+    assert phases.mixture_of(later, config.fit, pictures=True).until_epoch == 10
+    assert phases.mixture_of(later, resolve("demo").fit, pictures=True).until_epoch == 12
 
 
 def test_no_rectangle_is_pasted_where_there_are_no_places() -> None:
     config = resolve("demo", {"cutmix": 1.0, "mixup": 0.5})
-    mixture = fitting.mixture_of(config, HEAD, pictures=False)
+    mixture = phases.mixture_of(HEAD, config.fit, pictures=False)
     assert (mixture.cutmix, mixture.mixup) == (0.0, 0.5)
 
 
@@ -96,7 +95,7 @@ def test_layer_decay_reaches_the_lower_blocks_alone(job: Job, fer: Fer) -> None:
         "--layer-decay", "1e-6", "--finetune-epochs", "1",
     )  # fmt: skip
     before, after = (
-        load(model_of(MlflowClient().get_run(run_id)))
+        load(model_of(get_run(run_id, stages=("train", "finetune"))))
         for run_id in (job.runs["train"], run_of(outcome))
     )
     stays = {
