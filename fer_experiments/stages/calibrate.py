@@ -47,15 +47,13 @@ def run(meant: Meant | None = None, *, experiment: str | None = None) -> common.
         after = predict(scaled, images)
         ece = [calibration(p, labels).ece for p in (before, after)]
         same = float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
-        writer.metrics(
-            {
-                "val/calibration/ece": ece[1],
-                "val/calibration/ece_before": ece[0],
-                "temperature": temperature,
-                "val/same_prediction": same,
-            }
-            | common.cost_of([source])
-        )
+        found = {
+            "val/calibration/ece": ece[1],
+            "val/calibration/ece_before": ece[0],
+            "temperature": temperature,
+            "val/same_prediction": same,
+        }
+        writer.metrics(found | common.cost_of([source]))
         common.keep_hashes(writer, prepared)
         seen = logged.seen.joined(by_temperature(prepared))
         writer.model(scaled, config=config, prepared=prepared, seen=seen, rule=logged.rule)
@@ -67,6 +65,7 @@ def run(meant: Meant | None = None, *, experiment: str | None = None) -> common.
         extreme = at_the_end(temperature)
         lines = [line, *([extreme] if extreme else []), f"model  {answered(logged)}"]
         writer.note("\n\n".join(lines))
-        following = common.following(writer, "evaluate", run_id=writer.run_id)
-        common.close(writer, lines, following=following)
+        common.close(
+            writer, lines, following=common.following(writer, "evaluate", run_id=writer.run_id)
+        )
     return common.result(writer, {"val/calibration/ece": ece[1]})

@@ -34,9 +34,10 @@ class StageResult:
     uri: str | None = None  # of the model that was logged
     link: str | None = None  # of the run's page
     files: tuple[str, ...] = ()  # artifacts, by their path in the run
+    told: tuple[str, ...] = ()  # what came out, in a line or two
 
 
-def result(writer: Writer, scores: dict[str, float]) -> StageResult:
+def result(writer: Writer, scores: dict[str, float], told: Sequence[str] = ()) -> StageResult:
     """What a stage gives back; asked for when its run has ended."""
     return StageResult(
         run_id=writer.run_id,
@@ -44,6 +45,7 @@ def result(writer: Writer, scores: dict[str, float]) -> StageResult:
         uri=writer.uri,
         link=writer.link,
         files=tuple(writer.files),
+        told=tuple(told),
     )
 
 

@@ -73,37 +73,13 @@ def run(
         shown = verdicts[:_MOST_VERDICTS]
         if len(verdicts) > len(shown):
             shown.append(f"and {len(verdicts) - len(shown)} more pairs: see {split}_pairs.csv")
-        pooled = pooled_seeds(ranked)
         apart = [*set_apart(found), *left_out(found.same, ranked)]
 
         writer.metrics({"models": len(ranked), "best/val_macro_f1": best.metrics["val/macro_f1"]})
         _write_tables(writer, ranked, paired, split)
-        text = [
-            *markdown(HEADER, [model_row(e) for e in ranked]),
-            *(["", *markdown(POOLED_HEADER, pooled)] if pooled else []),
-            "",
-            *(f"- {line}" for line in shown),
-            "",
-            FOOTNOTE,
-            *apart,
-        ]
-        writer.text("\n".join([*text, ""]), "comparison.md")
-        writer.note("\n".join(text))
-        sections = [
-            html.Section(heading="Models", columns=HEADER, rows=[model_row(e) for e in ranked]),
-            html.Section(heading="Seeds pooled", columns=POOLED_HEADER, rows=pooled),
-            html.Section(
-                heading=f"Verdicts on {split}",
-                points=[*verdicts, *apart],
-                columns=PAIR_HEADER,
-                rows=[pair_row(pair) for pair in paired],
-            ),
-            html.Section(heading="Pictures", figures=_draw(writer, ranked, paired, split)),
-        ]
-        page = html.page(name, f"Verdicts from {split}. {FOOTNOTE}", sections)
-        writer.text(page, "comparison.html")
+        _write_pages(writer, name, ranked, paired, split, verdicts, shown, apart)
         console.table(*terminal_table(ranked))
-        if pooled:
+        if pooled := pooled_seeds(ranked):
             console.table(POOLED_HEADER, pooled)
         link = compare_link([e.run.id for e in ranked], [e.run.experiment_id for e in ranked])
         common.close(
@@ -111,7 +87,45 @@ def run(
             [*shown, FOOTNOTE, *apart, f"side by side in MLflow: {link}"],
             following=common.following(writer, "register", dataset=dataset),
         )
-    return common.result(writer, {"models": float(len(ranked))})
+    return common.result(writer, {"models": float(len(ranked))}, verdicts[:1])
+
+
+def _write_pages(
+    writer: Writer,
+    name: str,
+    ranked: Sequence[Evaluation],
+    paired: Sequence[Pair],
+    split: str,
+    verdicts: Sequence[str],
+    shown: Sequence[str],
+    apart: Sequence[str],
+) -> None:
+    """The comparison as Markdown, which is the run's note too, and as a page with all pictures."""
+    pooled = pooled_seeds(ranked)
+    text = [
+        *markdown(HEADER, [model_row(e) for e in ranked]),
+        *(["", *markdown(POOLED_HEADER, pooled)] if pooled else []),
+        "",
+        *(f"- {line}" for line in shown),
+        "",
+        FOOTNOTE,
+        *apart,
+    ]
+    writer.text("\n".join([*text, ""]), "comparison.md")
+    writer.note("\n".join(text))
+    sections = [
+        html.Section(heading="Models", columns=HEADER, rows=[model_row(e) for e in ranked]),
+        html.Section(heading="Seeds pooled", columns=POOLED_HEADER, rows=pooled),
+        html.Section(
+            heading=f"Verdicts on {split}",
+            points=[*verdicts, *apart],
+            columns=PAIR_HEADER,
+            rows=[pair_row(pair) for pair in paired],
+        ),
+        html.Section(heading="Pictures", figures=_draw(writer, ranked, paired, split)),
+    ]
+    page = html.page(name, f"Verdicts from {split}. {FOOTNOTE}", sections)
+    writer.text(page, "comparison.html")
 
 
 def _pairs(ranked: Sequence[Evaluation], split: str, delta: float | None) -> list[Pair]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_experiments import console
 from fer_experiments.config import (
@@ -23,9 +23,12 @@ from fer_experiments.stages.fitting import Job, begin, fit_and_log, summary
 from fer_experiments.tracking import store
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.lifecycle import open_run, resumable
-from fer_experiments.tracking.models import load, model_of
+from fer_experiments.tracking.models import LoggedModel, load, model_of
 from fer_experiments.tracking.runs import RunRecord, config_of, get_run, histories, search
 from fer_experiments.tracking.writer import Writer
+
+if TYPE_CHECKING:
+    import keras
 
 # What may differ from the train run; everything else says which train run is meant.
 _OWN_FIELDS = {
@@ -73,36 +76,39 @@ def run(
         begin(writer, config, prepared)
         console.load_keras()
         from fer_experiments.models import classifier
-        from fer_experiments.training.phases import Phase
 
         model = load(logged)
+        own = config.finetune
         unfrozen = classifier.unfreeze(
-            model,
-            config.finetune.unfreeze_layers,
-            train_batchnorm=config.finetune.train_batchnorm,
+            model, own.unfreeze_layers, train_batchnorm=own.train_batchnorm
         )
         console.say(
             f"{run_name(config, 'finetune')}: from {source.name}, unfrozen: " + _listed(unfrozen)
         )
-        phase = Phase(
-            learning_rate=config.finetune.finetune_learning_rate,
-            epochs=config.finetune.finetune_epochs,
-            first_epoch=int(histories(source.id)[-1]["epoch"]) + 1,
-            rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
-        )
-        job = Job(
-            stage="finetune",
-            phase=phase,
-            seconds_before=source.metrics.get("time/train_seconds_total", 0.0),
-            before=[logged.seen],
-        )
-        result = fit_and_log(writer, model, config, prepared, job)
-        common.close(
-            writer,
-            summary(config, result, "finetune"),
-            following=common.following(writer, "evaluate", run_id=result.run_id),
-        )
+        result = fit_and_log(writer, model, config, prepared, _job(source, logged, config, model))
+        following = common.following(writer, "evaluate", run_id=result.run_id)
+        common.close(writer, summary(config, result, "finetune"), following=following)
     return common.result(writer, result.scores)
+
+
+def _job(source: RunRecord, logged: LoggedModel, config: Config, model: keras.Model) -> Job:
+    """The phase that goes on where the other run ended."""
+    from fer_experiments.models import classifier
+    from fer_experiments.training.phases import Phase
+
+    own = config.finetune
+    phase = Phase(
+        learning_rate=own.finetune_learning_rate,
+        epochs=own.finetune_epochs,
+        first_epoch=int(histories(source.id)[-1]["epoch"]) + 1,
+        rates=classifier.shares_of_rate(model, own.layer_decay),
+    )
+    return Job(
+        stage="finetune",
+        phase=phase,
+        seconds_before=source.metrics.get("time/train_seconds_total", 0.0),
+        before=[logged.seen],
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
 from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.reporting.tables import markdown
 from fer_experiments.stages import common, compare, evaluate, finetune, prepare, register, train
 from fer_experiments.stages.selection import Meant, check_fits
 from fer_experiments.tracking import pages
@@ -73,22 +74,12 @@ def run(
                 f"{whose}/{key.replace('/', '_')}": judged[key] for key in _SCORES if key in judged
             }
             writer.metrics(scores)
-        stages.once("compare", lambda: compare.run(fingerprint=prepared.fingerprint, parent=writer))
-        stages.once(
-            "register",
-            lambda: register.run(
-                fingerprint=prepared.fingerprint, model_name=model_name, parent=writer
-            ),
-        )
-        writer.note(
-            "\n".join(
-                [
-                    f"{first.recipe} on {prepared.name}: {', '.join(names)}",
-                    "",
-                    *(f"- {score}: {value:.3f}" for score, value in scores.items()),
-                ]
-            )
-        )
+        of: dict[str, Any] = {"fingerprint": prepared.fingerprint, "parent": writer}
+        told = [
+            *stages.once("compare", lambda: compare.run(**of)),
+            *stages.once("register", lambda: register.run(model_name=model_name, **of)),
+        ]
+        writer.note("\n".join([*_table(scores), "", *(f"- {line}" for line in told)]))
         common.close(writer, [], following=where_to_look())
     return common.result(writer, scores)
 
@@ -166,10 +157,9 @@ class _Stages:
         _free_memory()
         return scores
 
-    def once(self, stage: str, start: Callable[[], Any]) -> None:
-        """A stage that is there once."""
-        if not self._is_done(stage):
-            start()
+    def once(self, stage: str, start: Callable[[], common.StageResult]) -> tuple[str, ...]:
+        """What a stage says in a line or two that is there once; nothing if it was done before."""
+        return () if self._is_done(stage) else start().told
 
     def _trained(
         self,
@@ -199,6 +189,17 @@ class _Stages:
             return None
         console.say(f"{run.name}: done before\n")
         return run
+
+
+def _table(scores: Mapping[str, float]) -> list[str]:
+    """A row for each model, a column for each score."""
+    models = dict.fromkeys(name.split("/")[0] for name in scores)
+    columns = [c for c in _SCORES if any(n.endswith("/" + c.replace("/", "_")) for n in scores)]
+    rows = [
+        [model, *(f"{scores[f'{model}/' + c.replace('/', '_')]:.3f}" for c in columns)]
+        for model in models
+    ]
+    return markdown(["model", *(c.replace("/", " ") for c in columns)], rows)
 
 
 def where_to_look() -> str:

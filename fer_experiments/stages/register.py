@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from fer_experiments.config import Thresholds
 from fer_experiments.errors import ConfigError, RunError
@@ -12,7 +13,7 @@ from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.contestants import contestants, left_out
 from fer_experiments.stages.gate import Decision, Verdict, decide, figures, reason, told
 from fer_experiments.stages.selection import Meant, check_fits
-from fer_experiments.tracking import registry
+from fer_experiments.tracking import names, registry
 from fer_experiments.tracking.evaluations import Evaluation, evaluations, newest_of, ranked
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import describe
@@ -58,8 +59,8 @@ def run(
         dataset: see `compare`; None: the data of the newest evaluation.
         experiment: where to write, and the only place to look.
         parent: the run of the job that this is a stage of.
-        fingerprint: the very data, if it is known.
-        every_form: every form of a model is a candidate; see `contestants`.
+        fingerprint: the very data, if known.
+        every_form: all forms of a model; see `contestants`.
     """
     asked = thresholds or Thresholds()
     check(metric)
@@ -72,37 +73,28 @@ def run(
             "Expected an evaluated model that is no test-time variant. Found: "
             f"{', '.join(e.label for e in found)}; evaluate the model itself, or pass --all"
         )
-    data = {key: order[0].tags[key] for key in ("dataset_name", "dataset_fingerprint")}
-    name = model_name or registry.registered_name(data["dataset_name"])
-    newcomer = describe(order[0].tags["model_uri"])
-    check_fits(name, class_names=newcomer.class_names, image_size=newcomer.image_size)
+    data = {key: order[0].tags[key] for key in (names.DATASET_NAME, names.FINGERPRINT)}
+    name = model_name or registry.registered_name(data[names.DATASET_NAME])
+    new = describe(order[0].tags[names.MODEL_URI])
+    check_fits(name, class_names=new.class_names, image_size=new.image_size)
     with (
         registry.one_at_a_time(name),
         open_run(
-            "register",
-            f"register {name}",
-            experiment=experiment,
-            tags=data,
-            parent=parent,
+            "register", f"register {name}", experiment=experiment, tags=data, parent=parent
         ) as writer,
     ):
         writer.params({"metric": metric, "model_name": name, **asdict(asked)})
-        decision = decide(
-            order,
-            registry.reference(name),
-            metric,
-            asked,
-            judged=lambda held: _champion_judged(held, order[0], experiment),
-        )
+        judged = partial(_champion_judged, best=order[0], experiment=experiment)
+        decision = decide(order, registry.reference(name), metric, asked, judged=judged)
         settled = _settle(name, order[0], decision, asked)
         best = order[0] if settled.verdict is None else settled.verdict.candidate
-        writer.tags({key: best.tags[key] for key in ("source_run_id", "model_uri")})
+        writer.tags({key: best.tags[key] for key in (names.SOURCE_RUN, names.MODEL_URI)})
         lines = [settled.line, *told(decision, but=settled.verdict), *left_out(found, order)]
         if settled.verdict is not None:
             writer.metrics(figures(decision, settled.verdict))
         writer.note("\n\n".join(lines))
         _close(writer, lines, name, settled.refused)
-    return common.result(writer, {metric: best.metrics[metric]})
+    return common.result(writer, {metric: best.metrics[metric]}, lines[:1])
 
 
 def _champion_judged(champion: Version, best: Evaluation, experiment: str | None) -> Evaluation:

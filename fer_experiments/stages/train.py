@@ -61,19 +61,14 @@ def run(
             epochs=config.head_training.epochs,
             first_epoch=1,
         )
-        unfrozen_later = classifier.to_unfreeze(
-            model,
-            config.finetune.unfreeze_layers,
-            train_batchnorm=config.finetune.train_batchnorm,
+        own = config.finetune
+        later = classifier.to_unfreeze(
+            model, own.unfreeze_layers, train_batchnorm=own.train_batchnorm
         )
-        result = fit_and_log(
-            writer, model, config, prepared, Job(stage="train", phase=phase), later=unfrozen_later
-        )
-        common.close(
-            writer,
-            summary(config, result, "train"),
-            following=common.following(writer, "finetune", run_id=result.run_id),
-        )
+        job = Job(stage="train", phase=phase)
+        result = fit_and_log(writer, model, config, prepared, job, later=later)
+        following = common.following(writer, "finetune", run_id=result.run_id)
+        common.close(writer, summary(config, result, "train"), following=following)
     return common.result(writer, result.scores)
 
 

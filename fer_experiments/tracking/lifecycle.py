@@ -68,52 +68,98 @@ def open_run(
     """A run for one stage; nested below its parent, adopted if `mlflow run` made one.
 
     Ends FINISHED, FAILED with the reason as tag and note, or KILLED after Ctrl-C or SIGTERM (which
-    `mlflow run` overwrites with FAILED: it takes every stored status for an unfinished one).
+    `mlflow run` overwrites with FAILED).
 
     Args:
         stage: the command.
         name: of the run, unless MLFLOW_RUN_NAME or `mlflow run --run-name` gives another.
-        experiment: where to write; None: MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID, else
-            fer2013. A run that `mlflow run` made stays where it is.
+        experiment: where to write; None: see `_chosen_experiment`.
         tags: to set from the start.
         request: what was asked for, as JSON: who resumes the run reads it from the journal.
-        parent: the run of the job that this stage belongs to: the writer of an open run, or what
-            another process sent of one.
+        parent: the run of the job that this stage belongs to, also as another process sent it.
         resume: the journal of the run that goes on.
         offline: nothing is delivered now; `fer sync` does that later.
 
     Raises:
-        TrackingError: the tracking store cannot be reached when the run begins.
+        TrackingError, DataError: the store cannot be reached, or the journal not be written.
         RunError: MLFLOW_RUN_ID is left over from another run.
         UsageError: a variable of the environment is no number.
-        DataError: the journal cannot be written.
     """
     patience = environment.seconds("FER_TRACKING_PATIENCE", _PATIENCE)
     sampling = environment.seconds("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", _SAMPLING, zero=False)
-    made_by_mlflow = None if parent or offline else os.environ.pop("MLFLOW_RUN_ID", None)
-    if not (parent or offline):
-        _sync().end_orphans()
-    if made_by_mlflow:
-        _sync().check_adoptable(made_by_mlflow)
-    if parent is None:
-        name = os.environ.get("MLFLOW_RUN_NAME", "").strip() or name
-    if resume is not None:
-        journal = resume
-        journal.append(Resume(time=now()))
-    else:
+    adopt = None if parent or offline else _made_by_mlflow()
+    if resume is None:
+        if parent is None:
+            name = os.environ.get("MLFLOW_RUN_NAME", "").strip() or name
         journal = Journal.create(
-            stage=stage,
-            name=redact(name),
-            tags={names.SUITE: __version__, names.STAGE: stage, names.RUN_NAME: redact(name)}
-            | ({} if offline or made_by_mlflow else _context())
-            | {key: redact(value) for key, value in (tags or {}).items()},
+            **_said(stage, name, tags or {}, request, asks_mlflow=not (offline or adopt)),
             **_chosen_experiment(experiment),
             parent=None if parent is None else (parent.run_id, parent.experiment_id),
-            adopt=made_by_mlflow,
+            adopt=adopt,
             store=None if offline else _address(),
-            request=json.loads(redact(json.dumps(request))),
         )
+    else:
+        journal = resume
+        journal.append(Resume(time=now()))
     delivery: _Delivery = Later() if offline else _to_mlflow(journal)
+    writer = _begin(journal, delivery, parent, resumed=resume is not None, adopt=adopt)
+    try:
+        with _load_on_the_machine(writer, sampling, offline=offline):
+            yield writer
+        writer.event(End(time=now(), status="FINISHED"))
+        _deliver_rest(writer, delivery, patience, offline=offline)
+    except BaseException as error:
+        _end_with(error, writer, delivery)
+        if disk_is_full(error) and not isinstance(error, FerError):
+            raise TrackingError(FULL_DISK) from None
+        raise
+    finally:
+        release(journal)
+
+
+def _said(
+    stage: str, name: str, tags: Mapping[str, str], request: Any, *, asks_mlflow: bool
+) -> dict[str, Any]:
+    """What a run is, without secrets; who runs it from where is known to MLflow."""
+    own = {names.SUITE: __version__, names.STAGE: stage, names.RUN_NAME: redact(name)}
+    context = _context() if asks_mlflow else {}
+    return {
+        "stage": stage,
+        "name": redact(name),
+        "tags": own | context | {key: redact(value) for key, value in tags.items()},
+        "request": json.loads(redact(json.dumps(request))),
+    }
+
+
+def _begin(
+    journal: Journal,
+    delivery: _Delivery,
+    parent: Writer | Parent | None,
+    *,
+    resumed: bool,
+    adopt: str | None,
+) -> Writer:
+    """Makes the run in MLflow; from here on events are delivered as they come."""
+    _deliver_first(journal, delivery)
+    writer = Writer(journal, delivery, parent=parent, experiment=_unusual_experiment(journal))
+    writer.has_trained = resumed
+    if resumed and adopt is not None:
+        _sync().point_to(adopt, writer.run_id)
+    delivery.start()
+    return writer
+
+
+def _made_by_mlflow() -> str | None:
+    """The run that `mlflow run` made for this command; ends what other processes left first."""
+    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    _sync().end_orphans()
+    if run_id:
+        _sync().check_adoptable(run_id)
+    return run_id
+
+
+def _deliver_first(journal: Journal, delivery: _Delivery) -> None:
+    """Makes the run; where that fails, nothing of it stays that nobody needs."""
     try:
         delivery.deliver_now()
     except BaseException:
@@ -125,43 +171,35 @@ def open_run(
         else:
             journal.remove()
         raise
+
+
+def _unusual_experiment(journal: Journal) -> str | None:
+    """The experiment, where it has to be named again to be found."""
     own = journal.start.experiment
     usual = _chosen_experiment(None)["experiment"]
-    writer = Writer(
-        journal,
-        delivery,
-        parent=parent,
-        experiment=None if own == usual or journal.start.adopt else own,
-    )
-    writer.has_trained = resume is not None
-    if resume is not None and made_by_mlflow is not None:
-        _sync().point_to(made_by_mlflow, writer.run_id)
-    delivery.start()
-    try:
-        with _load_on_the_machine(writer, sampling, offline=offline):
-            yield writer
-        writer.event(End(time=now(), status="FINISHED"))
-        _deliver_rest(writer, delivery, patience, offline=offline)
-    except BaseException as error:
-        if journal.ended == "FINISHED":
-            # The work is done, and only its delivery was cut short or refused: fer sync, and each
-            # command that comes next, tries again.
-            with suppress(Exception):
-                if isinstance(error, (KeyboardInterrupt, Terminated)):
-                    delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
-                elif journal.pending:
-                    delivery.say_directly("FAILED", {names.FAILURE: redact(str(error))[:5000]})
-        else:
-            _end_early(writer, delivery, error)
-        if disk_is_full(error) and not isinstance(error, FerError):
-            raise TrackingError(FULL_DISK) from None
-        raise
-    finally:
-        release(journal)
+    return None if own == usual or journal.start.adopt else own
+
+
+def _end_with(error: BaseException, writer: Writer, delivery: _Delivery) -> None:
+    """Ends the run true to the error, unless its work was done before."""
+    journal = writer.journal
+    if journal.ended != "FINISHED":
+        _end_early(writer, delivery, error)
+        return
+    # Only the delivery was cut short or refused: fer sync, and each command that comes next, tries
+    # again.
+    with suppress(Exception):
+        if isinstance(error, (KeyboardInterrupt, Terminated)):
+            delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
+        elif journal.pending:
+            delivery.say_directly("FAILED", {names.FAILURE: redact(str(error))[:5000]})
 
 
 def _chosen_experiment(asked: str | None) -> dict[str, str | None]:
-    """Where to write, by name or, as MLFLOW_EXPERIMENT_ID has it, by id."""
+    """Where to write, by name or, as MLFLOW_EXPERIMENT_ID has it, by id; fer2013 by itself.
+
+    A run that `mlflow run` made stays where it is.
+    """
     name = asked or os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
     number = None if asked else os.environ.get("MLFLOW_EXPERIMENT_ID") or None
     if name is None and number is None:

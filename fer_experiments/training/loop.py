@@ -72,8 +72,7 @@ def fit(
         progress_bar: show Keras's bar.
 
     Raises:
-        TrainingError: the loss is no longer a finite number, or the checkpoint does not fit.
-        DiskFullError, DataError: the checkpoint cannot be written.
+        See `phases.train`.
     """
     confusion = _Confusion(model.output_shape[-1])
     model.compile(

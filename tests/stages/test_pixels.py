@@ -141,12 +141,13 @@ def test_data_made_for_another_crop_are_refused(
     from fer_experiments.data.prepared import prepare
     from fer_experiments.errors import DataError
     from fer_experiments.stages import evaluate
+    from fer_experiments.stages.selection import Meant
 
     wide = wide_copy(plain, tmp_path / "wide")
     asked = {"dataset": str(wide), "split": "official", "image_size": 16}
     squashed = prepare(DataConfig(**asked), PixelRule(crop="squash"))
     with pytest.raises(DataError, match=r"crop central_square.*Received: crop squash"):
-        evaluate.run(run_id=model, data=asked, fingerprint=squashed.fingerprint)
+        evaluate.run(Meant(run_id=model), data=asked, fingerprint=squashed.fingerprint)
 
 
 def test_twelve_bits_are_told_and_mean_the_same_everywhere(
