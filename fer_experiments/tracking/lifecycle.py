@@ -75,10 +75,10 @@ def open_run(
         name: of the run, unless MLFLOW_RUN_NAME or `mlflow run --run-name` gives another.
         experiment: where to write; None: see `_chosen_experiment`.
         tags: to set from the start.
-        request: what was asked for, as JSON: who resumes the run reads it from the journal.
+        request: what was asked for, as JSON, for who resumes the run.
         parent: the run of the job that this stage belongs to, also as another process sent it.
         resume: the journal of the run that goes on.
-        offline: nothing is delivered now; `fer sync` does that later.
+        offline: `fer sync` delivers it later.
 
     Raises:
         TrackingError, DataError: the store cannot be reached, or the journal not be written.
@@ -89,8 +89,7 @@ def open_run(
     sampling = environment.seconds("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", _SAMPLING, zero=False)
     adopt = None if parent or offline else _made_by_mlflow()
     if resume is None:
-        if parent is None:
-            name = os.environ.get("MLFLOW_RUN_NAME", "").strip() or name
+        name = ("" if parent else os.environ.get("MLFLOW_RUN_NAME", "").strip()) or name
         journal = Journal.create(
             **_said(stage, name, tags or {}, request, asks_mlflow=not (offline or adopt)),
             **_chosen_experiment(experiment),

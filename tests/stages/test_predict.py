@@ -183,10 +183,10 @@ def test_one_photo_of_more_than_8_bits(
     photo: bytes, said: str, predict: Fer, tmp_path: Path
 ) -> None:
     plain = write_folder(tmp_path / "plain", {"1.png": says(3)})
-    (row,) = json.loads(predict(plain, "--json").out)
+    [row], _ = told_to_scripts(predict(plain, "--json"))
     outcome = predict(write_folder(tmp_path / "photos", {"1.png": photo}), "--json")
     assert outcome.exit_code == 0, outcome.err
-    (found,) = json.loads(outcome.out)
+    [found], _ = told_to_scripts(outcome)
     assert found["predicted"] == FER_CLASSES[3]
     assert found["probabilities"] == pytest.approx(row["probabilities"], abs=5e-3)
     assert outcome.err.startswith(said) if said else not outcome.err
