@@ -17,6 +17,7 @@ RUN: dict[str, Callable[[Any], bool]] = {
     "uri": lambda v: v is None or v.startswith("models:/m-"),
     "link": lambda v: v.startswith("http"),
     "files": lambda v: all(isinstance(x, str) for x in v),
+    "told": lambda v: all(isinstance(x, str) for x in v),
 }
 
 
@@ -63,8 +64,19 @@ def test_lists_are_lists(job: Job, fer: Fer) -> None:
     versions = told(fer, "registry")
     assert {"name", "number", "model_uri", "tags", "aliases"} <= set(versions[0])
     assert set(told(fer, "cache")) == {"features", "unfinished"}
-    assert told(fer, "sync") == []
     assert told(fer, "doctor")["fer_experiments"]
+
+
+def test_what_was_delivered_is_a_list(
+    fresh_store: Path, fer: Fer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_DATA_HOME", str(fresh_store / "data"))
+    assert told(fer, "sync") == []
+    kept = told(fer, "train", "--backbone", "tiny", *QUICK[:6], "--offline")
+    assert kept["link"] is None
+    [delivered] = told(fer, "sync")
+    assert (delivered["left"], delivered["problem"]) == (0, None)
+    assert MlflowClient().get_run(delivered["run_id"]).info.status == "FINISHED"
 
 
 def test_a_dry_run_tells_configuration_and_estimate(fresh_store: Path, fer: Fer) -> None:

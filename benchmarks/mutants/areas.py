@@ -47,7 +47,7 @@ AREAS = (
     ),
     Area(
         name="prepared",
-        files=("data/prepared.py",),
+        files=("data/prepared.py", "data/dataset.py"),
         tests=("data/test_prepared.py", "data/test_prepared_keys.py", "data/test_kaggle.py"),
     ),
     Area(
@@ -69,8 +69,14 @@ AREAS = (
     ),
     Area(
         name="journal",
-        files=("tracking/journal.py", "tracking/writer.py", "tracking/delivery.py"),
+        files=(
+            "tracking/events.py",
+            "tracking/journal.py",
+            "tracking/writer.py",
+            "tracking/delivery.py",
+        ),
         tests=(
+            "tracking/test_events.py",
             "tracking/test_writer.py",
             "tracking/test_journal.py",
             "tracking/test_delivery.py",
@@ -90,7 +96,13 @@ AREAS = (
     ),
     Area(
         name="wiring",
-        files=("stages/train.py", "stages/finetune.py", "stages/fitting.py", "stages/inputs.py"),
+        files=(
+            "training/phases.py",
+            "stages/train.py",
+            "stages/finetune.py",
+            "stages/fitting.py",
+            "stages/inputs.py",
+        ),
         tests=(
             "stages/test_every_field.py",
             "stages/test_fitting.py",
@@ -104,7 +116,7 @@ AREAS = (
         name="verdicts",
         files=(
             "stages/evaluate.py",
-            "stages/evaluations.py",
+            "tracking/evaluations.py",
             "stages/compare.py",
             "stages/register.py",
         ),

@@ -244,7 +244,9 @@ def test_predict_gives_the_champions_probabilities(job: Job, fer: Fer, tmp_path:
         run_id=run.info.run_id, artifact_path="test/probabilities.npz"
     )
     expected = np.load(file)["probabilities"][:3]
-    found = [list(p["probabilities"].values()) for p in json.loads(outcome.out)[:3]]
+    found = [
+        list(json.loads(line)["probabilities"].values()) for line in outcome.out.splitlines()[:3]
+    ]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     as_csv = fer("predict", folder / "0.png", "--csv").out.splitlines()

@@ -321,9 +321,9 @@ def test_the_table_of_predictions(written: Written) -> None:
 
 
 def interval(said: Said, score: str, form: str, logged: dict[str, float], prefix: str) -> str:
-    """`61.0% (57.3% to 64.5%)`; the ends, whose values are tested above, as they are logged."""
+    """`61.0% (57.3%–64.5%)`; the ends, whose values are tested above, as they are logged."""
     low, high = (logged[f"{prefix}/interval/{score}_{end}"] for end in ("low", "high"))
-    return f"{said.scores[score]:{form}} ({low:{form}} to {high:{form}})"
+    return f"{said.scores[score]:{form}} ({low:{form}}–{high:{form}})"
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -386,7 +386,7 @@ def model_row(written: Written, number: int) -> list[str]:
     said, clean = written.said(number), written.clean(number)
 
     def cell(part: Said, score: str, form: str, prefix: str) -> str:
-        return interval(part, score, form, logged, prefix).replace(" to ", "–")
+        return interval(part, score, form, logged, prefix)
 
     return [
         written.label(number),
@@ -565,7 +565,7 @@ def test_numbers_of_the_model_card(written: Written) -> None:
         cells = [
             str(len(said.labels)),
             *(
-                interval(said, score, form, logged, name).replace(" to ", "–")
+                interval(said, score, form, logged, name)
                 for score, form in (("accuracy", ".1%"), ("macro_f1", ".3f"))
             ),
             f"{said.scores['calibration/ece']:.3f}",

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from fer_experiments import console
 from fer_experiments.errors import TrackingError
 from fer_experiments.tracking.delivery import MlflowDelivery
-from fer_experiments.tracking.events import Artifact, End, Metrics, Params, Tags
+from fer_experiments.tracking.events import Artifact, End, Metrics, Params, Tags, UsedDataset
 from fer_experiments.tracking.journal import Journal
 
 AT_ONCE = 4
@@ -39,9 +39,8 @@ def test_runs_that_log_the_same_images_for_the_first_time_at_once(
     def log(i: int) -> None:
         for digest in digests:
             arrays = [[[2, 48, 48], "uint8"], [[2], "int64"]]
-            journals[i].append(
-                "dataset", name="faces", digest=digest, source="drawn", split="train", arrays=arrays
-            )
+            used = {"name": "faces", "digest": digest, "source": "drawn", "split": "train"}
+            journals[i].append(UsedDataset(time=0, arrays=arrays, **used))
             barrier.wait(timeout=60)  # else a delivery that failed would keep the others waiting
             deliveries[i].deliver_now()
 

@@ -81,7 +81,7 @@ def test_every_way_out_is_walked() -> None:
         for name, member in vars(Writer).items()
         if callable(member) and not name.startswith("_")
     }
-    assert set(WAYS) == public
+    assert set(WAYS) == public - {"as_parent"}  # which writes nothing
 
 
 @pytest.mark.parametrize("way", WAYS)
