@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -40,6 +41,12 @@ class Outcome:
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.out + self.err
         return lines[0]
+
+    def done(self) -> str:
+        """The id of the run that the command wrote; it has succeeded."""
+        assert self.exit_code == 0, self.err
+        (run_id,) = re.findall(r"^run +(\w+)$", self.out, re.MULTILINE)
+        return str(run_id)
 
 
 def process_environment(**more: str) -> dict[str, str]:
@@ -119,6 +126,19 @@ def fresh_store(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data home of this test's own, which does not exist yet."""
+    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def own_home(fresh_store: Path, home: Path) -> Path:
+    """The folder of a store and a data home, `home`, of this test's own."""
+    return fresh_store
 
 
 @pytest.fixture

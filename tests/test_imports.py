@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import process_environment
+
 PACKAGE = Path(__file__).parent.parent / "fer_experiments"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -33,48 +35,43 @@ def test_mlflow_is_imported_in_tracking_only(path: Path) -> None:
         assert not [name for name in imports(path) if name.split(".")[0] == "mlflow"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["train", "--help"],
-        ["train", "--learning-rate", "abc"],
-        ["train", "--backbone", "vgg17"],
-        ["main", "--dataset", "/does/not/exist"],
-        ["prepare", "--recipe", "demo", "--synthetic-count", "70"],
-    ],
-    ids=" ".join,
-)
-def test_commands_that_need_no_keras_do_not_import_it(
-    arguments: list[str], base: Path, tmp_path: Path
-) -> None:
-    code = (
-        "import sys\n"
-        "from fer_experiments.entry import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "print('loaded', sorted({'keras', 'tensorflow'} & set(sys.modules)))"
-    )
+# What each command ended with, and what it left imported; one process does them one by one.
+COMMANDS = """
+import sys
+from fer_experiments.entry import main
+for line in sys.argv[2:]:
+    try:
+        main(line.split())
+    except SystemExit as ended:
+        loaded = sorted(set(sys.argv[1].split()) & set(sys.modules))
+        print("ended", line, ended.code or 0, *loaded, sep=",")
+"""
+
+
+def ends_of(modules: str, *commands: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    assert done.stdout.splitlines()[-1] == "loaded []"
+        [sys.executable, "-c", COMMANDS, modules, *commands],
+        capture_output=True, text=True, check=True, env=process_environment(),
+    )  # fmt: skip
+    return [line for line in done.stdout.splitlines() if line.startswith("ended,")]
 
 
-def test_help_and_wrong_options_do_not_import_mlflow(tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        "from fer_experiments.entry import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "print('loaded', sorted({'mlflow', 'numpy', 'keras'} & set(sys.modules)))"
-    )
-    for arguments in (["train", "--help"], ["train", "--epochs", "none"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-        )
-        assert done.stdout.splitlines()[-1] == "loaded []"
+def test_commands_that_need_no_keras_do_not_import_it(empty_store: Path) -> None:
+    codes = {
+        "--help": 0,
+        "train --help": 0,
+        "train --learning-rate abc": 2,
+        "train --backbone vgg17": 2,
+        "main --dataset /does/not/exist": 2,
+        "prepare --recipe demo --synthetic-count 70": 0,
+    }
+    assert ends_of("keras tensorflow", *codes) == [
+        f"ended,{command},{code}" for command, code in codes.items()
+    ]
+
+
+def test_help_and_wrong_options_do_not_import_mlflow() -> None:
+    assert ends_of("mlflow numpy keras", "train --help", "train --epochs none") == [
+        "ended,train --help,0",
+        "ended,train --epochs none,2",
+    ]

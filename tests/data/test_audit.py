@@ -229,9 +229,8 @@ def test_counts_of_near_duplicates(faces):
 
 
 @pytest.fixture
-def leaky(tmp_path, monkeypatch):
+def leaky(tmp_path, home):
     """The little data set with two leaks, one of them under another label, as a folder."""
-    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
     files = pictures()
     names = sorted(files)
     angry, sad = (
@@ -272,8 +271,7 @@ def test_leaks_drop_takes_them_out_of_train(leaky):
     assert prepared(folder, leaks="drop").folder == dropped.folder != kept.folder
 
 
-def test_leaks_drop_does_not_leave_train_empty(tmp_path, monkeypatch):
-    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
+def test_leaks_drop_does_not_leave_train_empty(tmp_path, home):
     face = noise(1, size=48)[0]
     names = ("train/cat/Training_1.png", "test/cat/PublicTest_2.png", "train/dog/Training_3.png")
     with pytest.raises(DataError) as caught:
@@ -282,8 +280,7 @@ def test_leaks_drop_does_not_leave_train_empty(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_real_archive(shared, tmp_path, monkeypatch):
-    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path))
+def test_the_real_archive(shared, home):
     archive = shared / "fer2013" / "archive.zip"
     data = prepared(archive)
     groups = exact_groups(data.images)

@@ -12,11 +12,10 @@ from . import earlier
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path, home):
     """The sources, and a data home as that version left it."""
-    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
     with zipfile.ZipFile(earlier.HOME) as packed:
-        packed.extractall(tmp_path / "home")
+        packed.extractall(home)
     return earlier.write(tmp_path)
 
 

@@ -291,12 +291,6 @@ def test_given_without_parts_is_refused():
 # Every case that is drawn, and many more, from files to prepared data
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def drawn(shared, kind, target):
     found = importlib.util.spec_from_file_location("draw", shared / "cases" / "draw.py")
     module = importlib.util.module_from_spec(found)

@@ -23,13 +23,7 @@ from fer_experiments.errors import DataError, UsageError
 from .helpers import csv_rows, encode, noise, pictures, says, write_csv, write_folder, write_zip
 
 FILES = pictures()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """A data home of this test's own."""
-    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture

@@ -13,13 +13,7 @@ from .helpers import pictures, write_folder
 FILES = pictures({"Training": 10, "PublicTest": 2, "PrivateTest": 2})
 FIRST = {"split": "official"}
 HELD_OUT = {"split": "holdout"}
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """A data home of this test's own."""
-    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture

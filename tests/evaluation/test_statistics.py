@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn import metrics as reference
 from statsmodels.stats import contingency_tables, multitest, proportion
 
+from benchmarks.faults.verdicts import SUPPORT, TYPICAL
 from fer_experiments.evaluation.statistics import (
     Difference,
     Interval,
@@ -22,21 +23,8 @@ from fer_experiments.evaluation.statistics import (
 from fer_experiments.scores import recall_of, scores_of
 
 C = 7
-FER = np.array([467, 56, 496, 895, 607, 653, 415])  # images by class in FER-2013's PublicTest
-SMALL = np.array([39, 5, 41, 75, 51, 55, 34])  # 300 in the same proportions
+FER, SMALL = SUPPORT[3589], SUPPORT[300]  # images by class
 SCORES = ("accuracy", "macro_f1", "weighted_f1", "balanced_accuracy")
-# Rows sum to 1; accuracy 0.65, and the classes that are mixed up are those of the field.
-TYPICAL = np.array(
-    [
-        [0.58, 0.01, 0.12, 0.04, 0.11, 0.12, 0.02],
-        [0.25, 0.52, 0.08, 0.04, 0.03, 0.07, 0.01],
-        [0.12, 0.01, 0.45, 0.04, 0.12, 0.18, 0.08],
-        [0.02, 0.00, 0.02, 0.87, 0.05, 0.03, 0.01],
-        [0.06, 0.00, 0.06, 0.08, 0.65, 0.13, 0.02],
-        [0.11, 0.00, 0.12, 0.05, 0.19, 0.51, 0.02],
-        [0.03, 0.00, 0.09, 0.05, 0.03, 0.02, 0.78],
-    ]
-)
 GOOD = 0.25 * TYPICAL + 0.75 * np.eye(C)  # accuracy 0.91
 POOR = 0.5 * TYPICAL + 0.5 * FER / FER.sum()  # accuracy 0.41
 

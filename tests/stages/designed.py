@@ -6,7 +6,7 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,22 +44,25 @@ def answers(right: Mapping[str, float] | float, *, seed: int) -> np.ndarray:
 
 
 def write_images(
-    root: Path, models: list[np.ndarray], *, twins: Mapping[str, int] | int = 0
+    root: Path, models: Sequence[np.ndarray | float], *, twins: Mapping[str, int] | int = 0
 ) -> Path:
     """A dataset in Kaggle's layout on which model r answers as `models[r]` says.
+
+    A number stands for `answers` of that share, drawn by the seed r.
 
     The first `twins` images of each class of val also stand in train; val's are the same images
     whatever that number is.
     """
     rng = np.random.default_rng(0)
+    drawn = [answers(x, seed=r) if isinstance(x, float) else x for r, x in enumerate(models)]
     files = {}
     for i, name in enumerate(FER_CLASSES):
         both = twins if isinstance(twins, int) else twins.get(name, twins["else"])
         for n in range(PER_CLASS + 3):
             image = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
-            image[: len(models)] = 0
+            image[: len(drawn)] = 0
             if n < PER_CLASS:
-                for row, named in enumerate(models):
+                for row, named in enumerate(drawn):
                     image[row, named[i, n]] = 255
                 files[f"test/{name}/PublicTest_{i * 1000 + n:06d}.png"] = image
             if n < both or n >= PER_CLASS:

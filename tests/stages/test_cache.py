@@ -58,6 +58,7 @@ FINETUNE = ["finetune", "--finetune-epochs", "1"]
 TRAIN_IMAGES, VAL_IMAGES = 166, 22  # of QUICK's 210 faces
 SMALL = {"synthetic_count": 105}
 SMALL_TRAIN, SMALL_VAL = 81, 12
+pytestmark = pytest.mark.usefixtures("store", "home")
 COMPUTES, FINDS = "computed once", "features: all found in the cache"
 
 
@@ -69,13 +70,6 @@ def store(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.chdir(folder)
         yield folder
-
-
-@pytest.fixture(autouse=True)
-def home(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data home of this test's own, which does not exist yet."""
-    monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from ..conftest import Fer
-from .designed import answers, log_designed, write_images
+from .designed import log_designed, write_images
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from .designed import answers, log_designed, write_images
 def test_a_temperature_at_an_end_of_its_range_says_so(
     right: float, end: str, meaning: str, fresh_store: Path, tmp_path: Path, fer: Fer
 ) -> None:
-    data = write_images(tmp_path / "faces", [answers(right, seed=0)])
+    data = write_images(tmp_path / "faces", [right])
     outcome = fer("calibrate", "--run-id", log_designed(data, 0, confidence=0.8))
     assert outcome.exit_code == 0, outcome.err
     assert outcome.out.count("end of its range") == 1, outcome.out
@@ -32,7 +32,7 @@ def test_a_temperature_at_an_end_of_its_range_says_so(
 def test_a_temperature_within_its_range_says_nothing(
     fresh_store: Path, tmp_path: Path, fer: Fer
 ) -> None:
-    data = write_images(tmp_path / "faces", [answers(0.6, seed=0)])
+    data = write_images(tmp_path / "faces", [0.6])
     outcome = fer("calibrate", "--run-id", log_designed(data, 0, confidence=0.9))
     assert outcome.exit_code == 0, outcome.err
     assert "end of its range" not in outcome.out

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from fer_experiments.recipes import resolve
 from fer_experiments.tracking.runs import stored_arrays
 
 from ..conftest import QUICK, Fer, process_environment
-from .designed import answers, log_designed, write_images
+from .designed import log_designed, log_untrained, write_images
 
 Designed = Callable[[int, float], str]
 
@@ -24,20 +25,13 @@ Designed = Callable[[int, float], str]
 @pytest.fixture
 def three(fresh_store: Path, tmp_path: Path) -> Designed:
     """Logs, by number: a model right on 60 %, one on 62 %, and one on 80 %."""
-    models = [answers(share, seed=i) for i, share in enumerate((0.6, 0.62, 0.8))]
-    dataset = write_images(tmp_path / "faces", models)
+    dataset = write_images(tmp_path / "faces", [0.6, 0.62, 0.8])
     return lambda row, confidence: log_designed(dataset, row, confidence=confidence)
 
 
 def evaluated(fer: Fer, run_id: str, *options: str) -> str:
     """Evaluates the run's model; returns the id of the evaluation."""
-    outcome = fer("evaluate", "--run-id", run_id, *options)
-    assert outcome.exit_code == 0, outcome.err
-    return outcome.out.split("run    ")[1].split()[0]
-
-
-def run_of(out: str) -> str:
-    return out.split("run    ")[1].split()[0]
+    return fer("evaluate", "--run-id", run_id, *options).done()
 
 
 @pytest.mark.slow
@@ -69,7 +63,7 @@ def test_verdicts_say_what_differs_and_what_does_not(three: Designed, fer: Fer) 
     accuracies = np.array([0.6, 0.62, 0.8])
     assert f"{accuracies.mean():.1%} ± {accuracies.std(ddof=1):.1%}" in outcome.out  # seeds pooled
 
-    run_id = run_of(outcome.out)
+    run_id = outcome.done()
     text = mlflow.artifacts.load_text(f"runs:/{run_id}/val_pairs.csv")
     rows = {(r["first"][-2:], r["second"][-2:]): r for r in csv.DictReader(io.StringIO(text))}
     assert len(rows) == 3
@@ -103,7 +97,7 @@ def test_a_temperature_makes_probabilities_honest_and_leaves_the_ranking(
     before = evaluated(fer, three(0, 0.99))
     outcome = fer("calibrate")
     assert outcome.exit_code == 0, outcome.err
-    calibrated = run_of(outcome.out)
+    calibrated = outcome.done()
     after = evaluated(fer, calibrated)
 
     client = MlflowClient()
@@ -129,7 +123,7 @@ def test_an_ensemble_is_the_mean_of_its_members_and_a_model_like_any_other(
     members = [evaluated(fer, run_id) for run_id in runs]
     outcome = fer("ensemble", "--run-ids", ",".join(runs))
     assert outcome.exit_code == 0, outcome.err
-    judged = evaluated(fer, run_of(outcome.out))
+    judged = evaluated(fer, outcome.done())
     said = [stored_arrays(r, "val/probabilities.npz")["probabilities"] for r in (*members, judged)]
     np.testing.assert_allclose(said[-1], np.mean(said[:-1], axis=0), atol=1e-6)
     assert fer("compare").exit_code == 0
@@ -162,7 +156,7 @@ def test_flipping_at_test_time_stands_beside_the_plain_score_and_can_be_a_model(
     assert metrics["val/tta/log_loss"] > metrics["val/log_loss"]
 
     outcome = fer("ensemble", "--run-ids", run_id, "--tta", "flip")
-    flipped = evaluated(fer, run_of(outcome.out))
+    flipped = evaluated(fer, outcome.done())
     metrics_of_model = MlflowClient().get_run(flipped).data.metrics
     assert metrics_of_model["val/log_loss"] == pytest.approx(metrics["val/tta/log_loss"], abs=1e-5)
 
@@ -197,14 +191,13 @@ def test_models_whose_training_run_is_gone_are_still_compared(
 def test_ten_crops_stand_beside_the_plain_score_and_can_be_a_model(
     three: Designed, fer: Fer
 ) -> None:
-    outcome = fer("train", "--backbone", "tiny", *QUICK[:6], "--crop", "44")
-    assert outcome.exit_code == 0, outcome.err
-    cropped = evaluated(fer, run_of(outcome.out), "--tta", "crops")
+    model = log_untrained(resolve("demo", {"backbone": "tiny", "synthetic_count": 70, "crop": 44}))
+    cropped = evaluated(fer, model, "--tta", "crops")
     beside = MlflowClient().get_run(cropped).data.metrics
     assert beside["val/tta/log_loss"] != beside["val/log_loss"]
 
-    outcome = fer("ensemble", "--run-ids", run_of(outcome.out), "--tta", "crops")
-    joined = MlflowClient().get_run(evaluated(fer, run_of(outcome.out))).data.metrics
+    joined_run = fer("ensemble", "--run-ids", model, "--tta", "crops").done()
+    joined = MlflowClient().get_run(evaluated(fer, joined_run)).data.metrics
     assert joined["val/log_loss"] == pytest.approx(beside["val/tta/log_loss"], abs=1e-5)
 
     whole = three(0, 0.8)

@@ -16,28 +16,16 @@ from fer_experiments.evaluation.statistics import superiority
 from fer_experiments.tracking.runs import stored_arrays
 
 from ..conftest import Fer
-from .designed import answers, log_designed, write_images
+from .designed import log_designed, write_images
 
 NAME = "emotion-fer2013"  # what has its file names is called so
 Logged = Callable[..., str]
 
 
-def run_of(out: str) -> str:
-    return out.split("run    ")[1].split()[0]
-
-
-def done(fer: Fer, *arguments: object) -> str:
-    """Runs a command that succeeds; returns the id of its run."""
-    outcome = fer(*arguments)
-    assert outcome.exit_code == 0, outcome.err
-    return run_of(outcome.out)
-
-
 def compared(fer: Fer, *options: str) -> tuple[str, set[str], list[dict[str, str]]]:
     """What compare prints, the evaluations that it ranks by label, and its pairs."""
     outcome = fer("compare", *options)
-    assert outcome.exit_code == 0, outcome.err
-    folder = f"runs:/{run_of(outcome.out)}"
+    folder = f"runs:/{outcome.done()}"
     models, pairs = (
         list(csv.DictReader(io.StringIO(mlflow.artifacts.load_text(f"{folder}/{name}.csv"))))
         for name in ("comparison", "val_pairs")
@@ -50,20 +38,18 @@ def test_forms_of_a_model_do_not_enlarge_the_family(
     fresh_store: Path, tmp_path: Path, fer: Fer
 ) -> None:
     shares = (0.5, 0.6, 0.75, 0.8)
-    dataset = write_images(
-        tmp_path / "faces", [answers(share, seed=i) for i, share in enumerate(shares)]
-    )
+    dataset = write_images(tmp_path / "faces", shares)
     head = log_designed(dataset, 0, confidence=0.6)
     tuned = log_designed(dataset, 1, confidence=0.95, source=head)
     further = log_designed(dataset, 2, confidence=0.95, source=tuned)
     other = log_designed(dataset, 3, confidence=0.95)
-    calibrated = done(fer, "calibrate", "--run-id", further)
-    of_the_head = done(fer, "calibrate", "--run-id", head)
-    mirrored = done(fer, "ensemble", "--run-ids", other, "--tta", "flip")
-    joined = done(fer, "ensemble", "--run-ids", f"{further},{other}")
+    calibrated = fer("calibrate", "--run-id", further).done()
+    of_the_head = fer("calibrate", "--run-id", head).done()
+    mirrored = fer("ensemble", "--run-ids", other, "--tta", "flip").done()
+    joined = fer("ensemble", "--run-ids", f"{further},{other}").done()
     every = [head, tuned, further, other, calibrated, of_the_head, mirrored, joined]
     for run_id in every:
-        done(fer, "evaluate", "--run-id", run_id)
+        fer("evaluate", "--run-id", run_id).done()
 
     out, models, pairs = compared(fer)
     assert models == {calibrated, other, joined}
@@ -90,7 +76,7 @@ def test_forms_of_a_model_do_not_enlarge_the_family(
         MlflowClient().delete_run(run.info.run_id)
     assert compared(fer)[1] == {further, other, joined}
 
-    done(fer, "register")
+    fer("register").done()
     assert {v.tags["source_run_id"] for v in versions()} <= {further, other, joined}
 
 
@@ -117,17 +103,15 @@ def test_candidates_are_looked_at_in_their_order_until_one_passes(
     fresh_store: Path, tmp_path: Path, fer: Fer
 ) -> None:
     shares = (0.4, 0.62, 0.6, 0.5)
-    dataset = write_images(
-        tmp_path / "faces", [answers(share, seed=i) for i, share in enumerate(shares)]
-    )
+    dataset = write_images(tmp_path / "faces", shares)
     champion = log_designed(dataset, 0, confidence=0.4)
-    done(fer, "evaluate", "--run-id", champion)
-    done(fer, "register")
+    fer("evaluate", "--run-id", champion).done()
+    fer("register").done()
     sure = log_designed(dataset, 1, confidence=0.99)  # ECE 0.37
     honest = log_designed(dataset, 2, confidence=0.6)
     third = log_designed(dataset, 3, confidence=0.5)
     for run_id in (sure, honest, third):
-        done(fer, "evaluate", "--run-id", run_id)
+        fer("evaluate", "--run-id", run_id).done()
     outcome = fer("register")
     assert outcome.exit_code == 0, outcome.err
     assert holder("champion") == honest
@@ -170,13 +154,11 @@ def test_where_none_passes_the_best_becomes_challenger_and_every_refusal_is_told
     fresh_store: Path, tmp_path: Path, fer: Fer
 ) -> None:
     shares = (0.6, 0.62, 0.61)
-    dataset = write_images(
-        tmp_path / "faces", [answers(share, seed=i) for i, share in enumerate(shares)]
-    )
+    dataset = write_images(tmp_path / "faces", shares)
     runs = [log_designed(dataset, row, confidence=0.6) for row in range(3)]
     for run_id in runs:
-        done(fer, "evaluate", "--run-id", run_id)
-        done(fer, "register")
+        fer("evaluate", "--run-id", run_id).done()
+        fer("register").done()
     assert holder("champion") == runs[0]
     assert holder("challenger") == runs[1]
     out = fer("register").out
@@ -199,14 +181,14 @@ def test_where_none_passes_the_best_becomes_challenger_and_every_refusal_is_told
 def test_a_star_marks_what_val_has_chosen(
     fresh_store: Path, tmp_path: Path, fer: Fer, fields: dict[str, object], picked: str
 ) -> None:
-    dataset = write_images(tmp_path / "faces", [answers(0.6, seed=i) for i in range(2)])
+    dataset = write_images(tmp_path / "faces", [0.6, 0.6])
     trained = log_designed(dataset, 0, confidence=0.9, **fields)
     other = log_designed(dataset, 1, confidence=0.9, keep_epoch="last")
-    calibrated = done(fer, "calibrate", "--run-id", other)
-    joined = done(fer, "ensemble", "--run-ids", f"{trained},{calibrated}")
+    calibrated = fer("calibrate", "--run-id", other).done()
+    joined = fer("ensemble", "--run-ids", f"{trained},{calibrated}").done()
     for run_id in (trained, calibrated, joined):
-        done(fer, "evaluate", "--run-id", run_id)
-    run_id = run_of(fer("compare").out)
+        fer("evaluate", "--run-id", run_id).done()
+    run_id = fer("compare").done()
     text = mlflow.artifacts.load_text(f"runs:/{run_id}/comparison.csv")
     rows = {row["source_run_id"]: row for row in csv.DictReader(io.StringIO(text))}
     assert {run: row["picked_on_val"] for run, row in rows.items()} == {

@@ -19,6 +19,7 @@ from fer_experiments.tracking.journal import Journal
 
 from ..conftest import Fer, process_environment
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 TINY = ["--backbone", "tiny", "--recipe", "demo", "--synthetic-count", "210"]
 # What is random about training stays so: augmentation anew every epoch, and dropout.
 RANDOM = [*TINY, "--cache", "off", "--dropout", "0.5", "--rotation", "10"]
@@ -47,13 +48,6 @@ def weights(run: Run) -> list[np.ndarray]:
 
 def journals() -> list[Path]:
     return sorted(Path(os.environ["FER_DATA_HOME"], "runs").glob("[!.]*"))
-
-
-@pytest.fixture
-def own_home(fresh_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store and a data home of this test's own."""
-    monkeypatch.setenv("FER_DATA_HOME", str(fresh_store / "data"))
-    return fresh_store
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -128,7 +122,7 @@ def test_a_training_that_was_cut_short_goes_on_to_the_same_end(
 def test_a_journal_that_cannot_be_read_is_left_as_it_is(
     damage: str, own_home: Path, fer: Fer
 ) -> None:
-    folder = own_home / "data" / "runs" / ("0" * 32)
+    folder = own_home / "home" / "runs" / ("0" * 32)
     folder.mkdir(parents=True)
     events = folder / "journal.jsonl"
     if damage == "unreadable":
@@ -230,6 +224,7 @@ def test_a_machine_without_mlflow_trains_offline(own_home: Path) -> None:
     assert len(journals()) == 1
 
 
+@pytest.mark.slow
 def test_a_last_line_that_was_cut_off_is_left_out(own_home: Path, fer: Fer) -> None:
     assert fer("train", *TINY, "--epochs", "1", "--offline").exit_code == 0
     (folder,) = journals()

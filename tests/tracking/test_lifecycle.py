@@ -33,14 +33,8 @@ from fer_experiments.tracking.lifecycle import open_run, resumable
 
 from ..conftest import Fer
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 PREPARE = ("prepare", "--recipe", "demo", "--synthetic-count", "70")
-
-
-@pytest.fixture
-def own_home(fresh_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store and a data home of this test's own."""
-    monkeypatch.setenv("FER_DATA_HOME", str(fresh_store / "data"))
-    return fresh_store
 
 
 def made() -> list[tuple[str, str]]:
@@ -60,8 +54,8 @@ def adopted(fresh: Path, monkeypatch: pytest.MonkeyPatch, name: str | None = Non
     return str(run.info.run_id)
 
 
-def journals(home: Path) -> list[Path]:
-    return list((home / "data" / "runs").glob("[!.]*"))
+def journals(folder: Path) -> list[Path]:
+    return list((folder / "home" / "runs").glob("[!.]*"))
 
 
 # Numbers from the environment.
