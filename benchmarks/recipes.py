@@ -5,8 +5,8 @@
 
 `run` appends a line a run to `recipes.jsonl`: what was changed, where, its MLflow run ids, its
 scores with intervals and those of every epoch; `take` does so for a run that `fer` evaluated.
-`report` prints the tables of docs/accuracy.md and draws its picture. Data and weights are those of
-`FER_SHARED`.
+`report` prints the tables of docs/results/accuracy.md and draws its picture. Data and weights are
+those of `FER_SHARED`.
 
     python -m benchmarks.recipes keep EVALUATION_RUN_ID …
     python -m benchmarks.recipes join VGG16 RESNET50
@@ -213,7 +213,7 @@ def report() -> None:
 
 
 def tables() -> dict[str, str]:
-    """By title, the tables of docs/accuracy.md."""
+    """By title, the tables of docs/results/accuracy.md."""
     runs = _runs()
     by_title: dict[str, list[dict[str, Any]]] = {}
     for line in runs:

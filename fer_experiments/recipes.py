@@ -2,7 +2,7 @@
 
 A preset's docstring holds the command that runs it and what it gave. Those runs took the images of
 each epoch in the order that is now the next one's: another draw, of the same kind
-(docs/accuracy.md, "What is older").
+(docs/results/accuracy.md, "What is older").
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def quick(backbone: str) -> Config:
 
     The epoch is picked on val. On one core, AVX2 alone, another training on the core beside it:
     VGG16 17 min, 60.3 %, ResNet50 9 min, 62.7 %; MLflow runs a980352b6210472a80d997e4aeadfe84 and
-    ec4c2e463c1643c2b77d99f6da0ee2c7. More epochs give more (docs/accuracy.md).
+    ec4c2e463c1643c2b77d99f6da0ee2c7. More epochs give more (docs/results/accuracy.md).
     """
     return _fitted().replace(
         unfreeze_layers={"vgg16": 3, "resnet50": 62}.get(backbone, 4),
@@ -186,7 +186,7 @@ def best(backbone: str) -> Config:
 
 
 def _fitted() -> Config:
-    """What quick, tuned and best share; docs/accuracy.md says what each part is worth."""
+    """What quick, tuned and best share; docs/results/accuracy.md says what each part is worth."""
     return Config().replace(
         split="auto",
         truncate_at="vgg16:block3_pool,resnet50:conv4_block6_out",

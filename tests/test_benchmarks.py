@@ -51,13 +51,13 @@ def test_readme_tells_the_ratios_that_were_measured(rows: dict[str, dict[str, ob
 
 
 def test_the_accuracy_page_tells_the_runs_that_were_made() -> None:
-    page = (ROOT / "docs" / "accuracy.md").read_text()
+    page = (ROOT / "docs" / "results" / "accuracy.md").read_text()
     for table in tables().values():
         assert table in page
 
 
 def test_the_accuracy_page_tells_the_trainings_without_mlflow() -> None:
-    page = (ROOT / "docs" / "accuracy.md").read_text()
+    page = (ROOT / "docs" / "results" / "accuracy.md").read_text()
     joined = re.findall(r"--join (\S+)", page)
     assert len(joined) == 2
     assert gpu.table(gpu.RESULTS, joined) in page

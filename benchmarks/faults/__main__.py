@@ -1,7 +1,7 @@
 """`python -m benchmarks.faults [--quick] [--only NAME …]`: injects faults, counts what survives.
 
 Writes benchmarks/faults.json, a list of {name, tried, survived, note}, and the table in
-docs/reliability.md; with --quick, benchmarks/quick-faults.json alone.
+docs/results/reliability.md; with --quick, benchmarks/quick-faults.json alone.
 """
 
 from __future__ import annotations

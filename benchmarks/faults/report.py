@@ -1,4 +1,4 @@
-"""Where the rows are kept, and the table of them in docs/reliability.md."""
+"""Where the rows are kept, and the table of them in docs/results/reliability.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.processes import ROOT
 ROWS = ROOT / "benchmarks" / "faults.json"
 # Small numbers are for a quick look: they replace nothing, and git ignores their file.
 QUICK_ROWS = ROOT / "benchmarks" / "quick-faults.json"
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "results" / "reliability.md"
 _BEGIN, _END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 

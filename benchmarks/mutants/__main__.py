@@ -1,8 +1,8 @@
 """`python -m benchmarks.mutants [--number N] [--seed S] [--only AREA …]`: changes the code, tests.
 
 Goes on from benchmarks/mutants/results.json, which has a verdict for each change that was tried and
-is still the same change; writes docs/mutants.md. benchmarks/mutants/notes.json says of survivors
-why they are none, or why they may stay.
+is still the same change; writes docs/results/mutants.md. benchmarks/mutants/notes.json says of
+survivors why they are none, or why they may stay.
 """
 
 from __future__ import annotations

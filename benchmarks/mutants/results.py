@@ -12,7 +12,7 @@ from fer_experiments.evaluation.statistics import wilson
 
 _FOLDER = Path(__file__).parent
 RESULTS, NOTES = _FOLDER / "results.json", _FOLDER / "notes.json"
-PAGE = _FOLDER.parent.parent / "docs" / "mutants.md"
+PAGE = _FOLDER.parent.parent / "docs" / "results" / "mutants.md"
 
 Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ def write(path: Path, rows: Mapping[str, Row]) -> None:
 
 
 def write_page(rows: Mapping[str, Row], *, drawn: int, known: int, seed: int) -> None:
-    """docs/mutants.md."""
+    """docs/results/mutants.md."""
     PAGE.write_text("\n".join(_page(rows, drawn=drawn, known=known, seed=seed)), encoding="utf-8")
 
 

@@ -2,9 +2,9 @@
 
 Keras averages trainable weights alone. BatchNorm's statistics stay those of the weights that
 train, which is another network while these move fast: a VGG16 that names 42 % of val rightly was
-seen at 24 % (docs/accuracy.md). So the statistics are taken anew, with the averaged weights, from
-training images, as Izmailov et al. do (2018, "Averaging Weights Leads to Wider Optima and Better
-Generalization").
+seen at 24 % (docs/results/accuracy.md). So the statistics are taken anew, with the averaged
+weights, from training images, as Izmailov et al. do (2018, "Averaging Weights Leads to Wider Optima
+and Better Generalization").
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def test_what_was_lost_stands_in_the_note() -> None:
 def test_the_page_tells_the_rows_that_were_saved() -> None:
     rows = report.read(report.ROWS)
     assert set(rows) <= set(FAULTS)
-    page = (ROOT / "docs" / "reliability.md").read_text()
+    page = (ROOT / "docs" / "results" / "reliability.md").read_text()
     for row in rows.values():
         assert 0 <= row.survived <= row.tried
         assert row.note
@@ -179,7 +179,7 @@ def test_a_row_that_is_tried_again_replaces_the_old_one_and_keeps_the_page(
     tmp_path: Path,
 ) -> None:
     page = tmp_path / "reliability.md"
-    page.write_text((ROOT / "docs" / "reliability.md").read_text())
+    page.write_text((ROOT / "docs" / "results" / "reliability.md").read_text())
     for survived in (1, 2):
         row = Result(name="kill9", tried=2, survived=survived, note=r"odd \1 | note")
         report.write([row], tmp_path / "faults.json", page=page)
