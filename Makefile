@@ -26,7 +26,7 @@ options = $(foreach v,$(filter-out ARGS $(if $(filter ui,$(MAKECMDGOALS)),HOST P
   $(call from_environment,$1),--$(call small,$v) $(call quoted,$v)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check security format train finetune evaluate compare register bench bench-quick faults mutants ui clean
+.PHONY: help demo test test-fast check security format docs train finetune evaluate compare register bench bench-quick faults mutants ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -67,6 +67,10 @@ security: $(VENV)/.installed-dev  ## known holes in the pinned packages; needs i
 format: $(VENV)/.installed-dev  ## formats and mends what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-dev  ## the reference from the code, then all pages as a site: site/index.html
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict --quiet
 
 train: $(VENV)/.installed  ## BACKBONE=… DATASET=… RECIPE=… WEIGHTS=… SEED=… EPOCHS=3 …, as fer train --help has them
 	$(BIN)/fer train $(call options,BACKBONE RECIPE DATASET WEIGHTS SEED)

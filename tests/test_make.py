@@ -137,8 +137,9 @@ def test_a_make_that_started_the_tests_changes_nothing(
         assert below.stderr == alone.stderr
 
 
-def test_the_readmes_lines_of_mlflow_run_name_the_experiment() -> None:
-    for path in (Path(ROOT, "README.md"), Path(ROOT, "MLproject")):
+def test_documented_lines_of_mlflow_run_name_the_experiment() -> None:
+    for name in ("README.md", "MLproject", "docs/tutorial.md", "docs/how-to/resume.md"):
+        path = Path(ROOT, name)
         lines = [line for line in path.read_text().splitlines() if "mlflow run . -" in line]
         assert lines
         assert all("mlflow run . --experiment-name fer2013" in line for line in lines)
