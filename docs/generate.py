@@ -284,7 +284,8 @@ def recipes() -> str:
         "A recipe is a named set of values for all fields of the",
         "[configuration](configuration.md). `--recipe NAME` picks one, any other option overrides",
         f"a single field; without `--recipe` it is `{DEFAULT_RECIPE}`. What each recipe reaches:",
-        "[accuracy](../results/accuracy.md).",
+        "[accuracy](../results/accuracy.md). *The notebook* in these texts is the Jupyter notebook",
+        "that this project began with; `benchmarks/notebook.py` holds its way of training.",
     ]
     for name, recipe in RECIPES.items():
         lines += ["", f"## {name}", "", *_until_command(recipe.__doc__ or "")]
