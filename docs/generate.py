@@ -202,6 +202,8 @@ def commands() -> str:
             found = [_flags(p) for n, p in fields_of.items() if FIELDS[n][0] == section]
             if found:
                 lines.append(f"- [{section}](configuration.md#{section}): {', '.join(found)}")
+        if examples := re.findall(r"^ +(fer .*)$", command.epilog or "", re.MULTILINE):
+            lines += ["", "```sh", *examples, "```"]
     lines += ["", *_EXIT_CODES, "", *_ENVIRONMENT]
     return "\n".join([*lines, ""])
 

@@ -45,7 +45,7 @@ def baseline(backbone: str) -> Config:
         fer main --recipe baseline
 
     With `--cache off`, head training of ResNet50 up to `conv4_block6_out` gave 48.7 % (47.0 to
-    50.3) on PublicTest, split=holdout, seed 0; README says on which images and weights.
+    50.3) on PublicTest, split=holdout, seed 0; docs/results/accuracy.md says with which weights.
     """
     return Config()
 
@@ -60,7 +60,7 @@ def demo(backbone: str) -> Config:
 
     Gave 77.0 % (95 % interval 71.9 to 81.4) with VGG16 and 65.0 % (59.4 to 70.2) with ResNet50 on
     the 300 drawn test faces, of which the most frequent class has 25 %; seed 0, 2 cores with
-    AVX-512. Processors and their kernels round differently; README says what others gave.
+    AVX-512. Processors and their kernels round differently; docs/tutorial.md has what others gave.
     """
     return Config().replace(
         dataset="synthetic",

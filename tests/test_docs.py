@@ -59,6 +59,7 @@ class Block:
             for name, value in variables.items():
                 line = line.replace(f'"${name}"', shlex.quote(value)).replace(f"${name}", value)
             words = shlex.split(line, comments=True)
+            words = words[: words.index(">")] if ">" in words else words
             while words and re.match(r"[A-Z_]+=", words[0]):  # set for this command alone
                 words.pop(0)
             if words:
