@@ -72,9 +72,13 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quick_databases(blank: Path) -> Iterator[None]:
-    """MLflow's new databases are copies of one: its migrations take more than a second for each."""
+    """MLflow's new databases are copies of one: its migrations take more than a second for each.
+
+    And none of this process waits until the disk has what was written, thousands of times.
+    """
     import mlflow.store.db.utils as mlflows
     import mlflow.store.model_registry.sqlalchemy_store as registry
+    import sqlalchemy
 
     whole = mlflows._initialize_tables
 
@@ -86,10 +90,16 @@ def quick_databases(blank: Path) -> Iterator[None]:
         with closing(sqlite3.connect(blank)) as source, closing(sqlite3.connect(file)) as target:
             source.backup(target)
 
+    def hurry(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", hurry)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlflows, "_initialize_tables", copy)
         patch.setattr(registry, "_initialize_tables", copy)
         yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", hurry)
 
 
 @pytest.fixture(scope="session")
