@@ -61,7 +61,9 @@ def test_no_images_give_no_maps() -> None:
     assert maps.shape == (0, 32, 32)
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "vgg16", "resnet50"])
+@pytest.mark.parametrize(
+    "backbone", ["tiny", "vgg16", pytest.param("resnet50", marks=pytest.mark.slow)]
+)
 def test_maps_of_a_backbone_are_from_0_to_1_and_the_same_again(backbone: str) -> None:
     model, classes = build(backbone), np.array([0, 1, 2, 3, 4])
     weights = [weight.copy() for weight in model.get_weights()]
