@@ -78,6 +78,46 @@ def test_verdicts_say_what_differs_and_what_does_not(three: Designed, fer: Fer) 
     assert page.count("data:image/png;base64,") >= 3
     assert "://" not in page and 'src="/' not in page
 
+    assert "equivalent" not in outcome.out
+    outcome = fer("compare", "--delta", "0.5")
+    assert (
+        "vgg16 train baseline s1 and vgg16 train baseline s0 are equivalent within 50 points of "
+        "macro-F1" in outcome.out
+    )
+    better = r"s2 is better than vgg16 train baseline s0: [^;]+, equivalent within 50 points, p "
+    assert re.search(better, outcome.out)
+
+
+def test_of_models_with_one_seed_the_newest_is_pooled(
+    fresh_store: Path, tmp_path: Path, fer: Fer
+) -> None:
+    dataset = write_images(tmp_path / "faces", [0.6, 0.62, 0.8])
+    for row, seed in ((0, 0), (1, 1), (2, 0)):
+        evaluated(fer, log_designed(dataset, row, confidence=0.7, seed=seed))
+    outcome = fer("compare")
+    assert outcome.exit_code == 0, outcome.err
+    accuracies = np.array([0.62, 0.8])
+    pooled = f"{accuracies.mean():.1%} ± {accuracies.std(ddof=1):.1%}"
+    assert re.search(rf"vgg16 train baseline +0, 1 +val +{pooled}", outcome.out)
+
+
+def test_a_variant_by_itself_is_compared_but_not_registered(three: Designed, fer: Fer) -> None:
+    run_id = three(2, 0.8)
+    evaluated(fer, fer("ensemble", "--run-ids", run_id, "--tta", "flip").done())
+    outcome = fer("compare")
+    text = mlflow.artifacts.load_text(f"runs:/{outcome.done()}/comparison.csv")
+    [row] = csv.DictReader(io.StringIO(text))
+    assert row["source_run_id"] != run_id
+    refused = fer("register")
+    assert refused.exit_code == 2
+    assert refused.error == (
+        "Error: Expected an evaluated model that is no test-time variant. Found: "
+        f"{row['model']}; evaluate the model itself, or pass --all"
+    )
+    registered = fer("register", "--all")
+    assert registered.exit_code == 0, registered.err
+    assert MlflowClient().get_model_version_by_alias("emotion-fer2013", "champion")
+
 
 def test_runs_judged_by_an_older_version_are_set_apart_and_named(three: Designed, fer: Fer) -> None:
     old, new = evaluated(fer, three(0, 0.6)), evaluated(fer, three(1, 0.62))

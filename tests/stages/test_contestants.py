@@ -13,10 +13,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.evaluation.statistics import superiority
+from fer_experiments.stages.contestants import contestants, left_out
+from fer_experiments.tracking.evaluations import Evaluation
 from fer_experiments.tracking.runs import stored_arrays
 
 from ..conftest import Fer
-from .designed import log_designed, write_images
+from .designed import log_designed, record, write_images
 
 NAME = "emotion-fer2013"  # what has its file names is called so
 Logged = Callable[..., str]
@@ -31,6 +33,45 @@ def compared(fer: Fer, *options: str) -> tuple[str, set[str], list[dict[str, str
         for name in ("comparison", "val_pairs")
     )
     return outcome.out, {row["source_run_id"] for row in models}, pairs
+
+
+def form(
+    name: str, of: str, *, earlier: str = "", variant: str = "", stage: str = ""
+) -> Evaluation:
+    """The evaluation of a form that this run trained, after these earlier ones."""
+    tags = {"trained_run_id": of, "source_stage": stage or "train"}
+    tags |= {"earlier_run_ids": earlier} if earlier else {}
+    tags |= {"test_time_variant": variant} if variant else {}
+    return Evaluation(record(name, tags), name)
+
+
+def test_the_last_form_counts_in_whatever_order_they_were_evaluated() -> None:
+    head = form("head", "a")
+    tuned = form("tuned", "b", earlier="a", stage="finetune")
+    further = form("further", "c", earlier="b,a", stage="finetune")
+    calibrated = form("calibrated", "c", earlier="b,a", stage="calibrate")
+    of_the_head = form("calibrated head", "a", stage="calibrate")
+    mirrored = form("mirrored", "d", variant="c", stage="ensemble")
+    joined = form("joined", "e", stage="ensemble")
+    other = form("other", "f")
+    every = [head, tuned, further, calibrated, of_the_head, mirrored, joined, other]
+    for found in (every, every[::-1], every[3:] + every[:3]):
+        assert contestants(found) == [e for e in found if e in (calibrated, joined, other)]
+    assert contestants([of_the_head, tuned, head]) == [tuned]
+    assert contestants([head, of_the_head]) == [of_the_head]
+    assert contestants([mirrored, further, tuned]) == [further]
+    assert contestants([mirrored]) == []
+    # Of two calibrations the one that was judged last.
+    again = form("calibrated again", "c", earlier="b,a", stage="calibrate")
+    assert contestants([again, further, calibrated]) == [again]
+
+
+def test_what_is_left_out_is_named_the_first_five() -> None:
+    every = [form(f"m{i}", str(i)) for i in range(7)]
+    assert left_out(every, every) == []
+    named = "earlier forms and test-time variants of these models left out (--all): "
+    assert left_out(every[:6], every[:1]) == [f"{named}m1, m2, m3, m4, m5"]
+    assert left_out(every, every[:1]) == [f"{named}m1, m2, m3, m4, m5 and 1 more"]
 
 
 @pytest.mark.slow

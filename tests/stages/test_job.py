@@ -125,6 +125,19 @@ def test_scores_of_val_and_test(job: Job, split: str, selected_on: bool) -> None
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+def test_stars_mark_scores_on_val_and_none_on_test(job: Job) -> None:
+    assert run_of(job, "evaluate").data.tags["chosen_on_val"] == "epoch"
+    text = mlflow.artifacts.load_text(f"runs:/{job.runs['compare']}/comparison.json")
+    stored = json.loads(text)
+    rows = [dict(zip(stored["columns"], row, strict=True)) for row in stored["data"]]
+    assert rows
+    scores = ("accuracy", "macro-F1", "clean accuracy", "clean macro-F1")
+    for row in rows:
+        starred = {name for name, cell in row.items() if str(cell).endswith("*")}
+        assert starred == {f"val {score}" for score in scores}
+        assert row["test accuracy"] != "–"
+
+
 def test_scores_of_the_model_name_the_split_that_they_were_measured_on(job: Job) -> None:
     evaluation = run_of(job, "evaluate")
     model = MlflowClient().get_logged_model(evaluation.data.tags["model_uri"].split("/")[-1])

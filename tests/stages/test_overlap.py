@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from fer_experiments.config import Config, DataConfig
 from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.data.prepared import by_fingerprint, prepare
-from fer_experiments.data.seen import by_training
+from fer_experiments.data.seen import ImageSet, Seen, by_training
 from fer_experiments.data.synthetic import draw_faces
 from fer_experiments.errors import TrackingError
+from fer_experiments.stages.common import keep_hashes
 from fer_experiments.stages.overlap import overlap
+from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import LoggedModel, describe
 from fer_experiments.tracking.runs import stored_arrays
 
@@ -274,7 +277,16 @@ def test_what_an_older_model_was_trained_on_is_found_where_it_was_prepared(
 ) -> None:
     two.make(60)
     forget_record(two.champion)
-    assert two.judge_champion()["val/images_with_twin"] == 420
+    judged = two.judge_champion()
+    assert judged["val/images_with_twin"] == 420
+    # Nobody knows whether its val chose an epoch: that is taken to be so.
+    assert judged["val/images_selected_on"] == 700
+    newest = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string=f"tags.stage = 'evaluate' and tags.source_run_id = '{two.champion}'",
+        output_format="list",
+    )[0]
+    assert newest.data.tags["chosen_on_val"] == "epoch, perhaps"
 
 
 def test_what_a_model_was_trained_on_is_found_with_its_run(two: Rearranged) -> None:
@@ -311,6 +323,74 @@ def test_where_nobody_knows_what_a_model_was_trained_on_that_is_said_and_the_gat
     assert two.holder() == two.newcomer
 
 
+@dataclass(frozen=True)
+class Gone:
+    """Data that are not here any more, and the run that keeps what they were."""
+
+    fingerprint: str
+    val: set[str]  # ids
+    run_id: str
+
+
+@pytest.fixture
+def gone(own_home: Path) -> tuple[Gone, PreparedDataset]:
+    """With it, data of today that hold the same images and more."""
+
+    def prepared(folder: Path) -> PreparedDataset:
+        config = DataConfig(dataset=str(folder), split="holdout", val_fraction=0.4, image_size=48)
+        return prepare(config)
+
+    folder = write_faces(own_home / "faces", 60)
+    before = prepared(folder)
+    with open_run("train", "which keeps them") as writer:
+        keep_hashes(writer, before)
+    gone = Gone(before.fingerprint, split_ids(before, "val"), writer.run_id)
+    shutil.rmtree(before.folder)
+    return gone, prepared(write_faces(folder, 40, start=60))
+
+
+def with_record(prepared: PreparedDataset, seen: Seen) -> LoggedModel:
+    """A model that has seen this."""
+    return LoggedModel(
+        uri="models:/m-none",
+        class_names=prepared.class_names,
+        image_size=48,
+        config=Config(),
+        dataset_name=prepared.name,
+        dataset_fingerprint=prepared.fingerprint,
+        source_run_id="none",
+        seen=seen,
+    )
+
+
+def test_what_only_chose_of_a_model_is_found_with_its_run(
+    gone: tuple[Gone, PreparedDataset],
+) -> None:
+    before, now = gone
+    chose = ImageSet(
+        fingerprint=before.fingerprint, split="val", run_id=before.run_id, chose="temperature"
+    )
+    train = ImageSet(fingerprint=now.fingerprint, split="train")
+    model = with_record(now, Seen(fitted=(train,), selected=(chose,)))
+    found = overlap(model, now, ("train", "val"))
+    assert (found.unknown, found.chosen) == ("", "temperature")
+    assert found.fitted["train"].all() and not found.fitted["val"].any()
+    for split in ("train", "val"):
+        expected = np.isin(now.ids[now.slice(split)], sorted(before.val))
+        assert 0 < expected.sum() < len(expected)
+        np.testing.assert_array_equal(found.selected[split], expected)
+
+
+def test_a_run_that_keeps_other_data_tells_nothing(gone: tuple[Gone, PreparedDataset]) -> None:
+    before, now = gone
+    lost = ImageSet(fingerprint="f" * 64, split="train", run_id=before.run_id)
+    found = overlap(with_record(now, Seen(fitted=(lost,), selected=())), now, ("val",))
+    assert found.fitted == found.selected == {}
+    assert found.unknown == (
+        "what it was trained on (data ffffffff) is neither prepared here nor kept with its run"
+    )
+
+
 def test_a_store_that_is_away_is_not_taken_for_an_unknown_overlap(
     two: Rearranged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,16 +421,7 @@ def test_on_the_real_images_the_holdout_is_what_the_official_split_trains_on(
     official, holdout = (
         prepare(DataConfig(dataset=archive, split=split)) for split in ("official", "holdout")
     )
-    trained = LoggedModel(
-        uri="models:/m-none",
-        class_names=official.class_names,
-        image_size=48,
-        config=Config(),
-        dataset_name=official.name,
-        dataset_fingerprint=official.fingerprint,
-        source_run_id="none",
-        seen=by_training(official, Config().train),
-    )
+    trained = with_record(official, by_training(official, Config().train))
     found = overlap(trained, holdout, ("val",))
     assert (len(found.fitted["val"]), found.fitted["val"].sum()) == (5746, 5746)
     # Some of them stand in PublicTest, too, which chose the epoch.

@@ -120,6 +120,38 @@ def test_what_a_model_falls_short_of_is_named() -> None:
     ]
 
 
+def test_what_just_reaches_a_threshold_is_enough() -> None:
+    just = {**SCORES, "val/per_class/recall_fear": 0.1, "val/calibration/ece": 0.15}
+    assert registry.shortfalls(just, Thresholds()) == []
+    assert registry.shortfalls({**just, "val/per_class/recall_fear": 0.099}, Thresholds()) == [
+        "recall below 0.1: fear 0.099"
+    ]
+    assert registry.shortfalls({**just, "val/calibration/ece": 0.1501}, Thresholds()) == [
+        "val/calibration/ece 0.1501 is above 0.15"
+    ]
+    never = {**SCORES, "val/per_class/recall_fear": 0.0}
+    assert registry.shortfalls(never, Thresholds(min_recall=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "gain", "low", "high"),
+    [("val/macro_f1", 0.1, 0.0, 0.2), ("val/log_loss", -0.1, -0.2, 0.0)],
+)
+def test_an_interval_that_touches_0_may_be_chance(
+    metric: str, gain: float, low: float, high: float
+) -> None:
+    assert registry.gate(
+        metric,
+        candidate={**SCORES, metric: SCORES[metric] + gain},
+        champion=SCORES,
+        difference=Difference(value=gain, low=low, high=high, p=0.05),
+        thresholds=Thresholds(),
+    ) == [
+        f"the difference in {metric} may be chance (95 % interval {low:+.4f} to {high:+.4f} on "
+        "the same images)"
+    ]
+
+
 @pytest.fixture
 def five(fresh_store: Path, tmp_path: Path) -> Callable[[int, float], str]:
     """Logs, by number: a champion right on 60 %, one on 50 %, another on 60 %, one on 75 %, and
