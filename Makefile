@@ -55,9 +55,10 @@ test: $(VENV)/.installed-dev  ## all tests
 test-fast: $(VENV)/.installed-dev  ## the tests that are not slow
 	$(PYTEST) -m "not slow" $(ARGS)
 
-check: $(VENV)/.installed-dev  ## formatting, lint, types, unsafe code; changes nothing
+check: $(VENV)/.installed-dev  ## formatting, lint, imports, types, unsafe code; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive fer_experiments
 
@@ -103,5 +104,5 @@ ui: $(VENV)/.installed  ## MLflow's pages, for this machine only, and links to t
 	$(BIN)/fer ui --host $(HOST) --port $(PORT)
 
 clean:  ## removes the environment and caches; keeps mlflow.db and mlruns
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,9 +24,10 @@ _WORDS = ("token", "secret", "password", "passwd", "passphrase", "credential", "
 _USER_INFO = re.compile(
     r'(?<=://)(?:[^\s/"<>]{0,500}@|[^\s/@:"<>]{0,200}:(?!\d{0,9}/)[^\s@"<>]{0,300}@)'
 )
+# MLflow's links to saved views say `viewStateShareKey=`, which opens nothing by itself.
 _ASSIGNED = re.compile(
     r"((?:token|secret|passw(?:or)?d|passphrase|_pwd|signature|credential|key|key_?id|"
-    r"(?<![a-z])sig)s?(?:=|%3d))(?!\[secret\])(?:\"[^\"]{0,2000}\"|'[^']{0,2000}'|[^\s&'\"<>]+)",
+    r"(?<![a-z])sig)s?(?:=|%3d))(?<!viewStateShareKey=)(?!\[secret\])(?:\"[^\"]{0,2000}\"|'[^']{0,2000}'|[^\s&'\"<>]+)",
     re.IGNORECASE,
 )
 _IN_JSON = re.compile(

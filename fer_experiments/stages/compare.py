@@ -31,6 +31,7 @@ from fer_experiments.tracking.evaluations import Evaluation, evaluations
 from fer_experiments.tracking.evaluations import ranked as by_rank
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.runs import compare_link, histories
+from fer_experiments.tracking.views import closing_lines
 from fer_experiments.tracking.writer import Writer
 
 # Verdicts that the terminal and the note show; the tables hold all.
@@ -82,9 +83,11 @@ def run(
         if pooled := pooled_seeds(ranked):
             console.table(POOLED_HEADER, pooled)
         link = compare_link([e.run.id for e in ranked], [e.run.experiment_id for e in ranked])
+        # Where the models were evaluated: this run may be in another experiment.
+        in_views = [] if writer.nested else closing_lines(best.run.experiment_id)
         common.close(
             writer,
-            [*shown, FOOTNOTE, *apart, f"side by side in MLflow: {link}"],
+            [*shown, FOOTNOTE, *apart, f"side by side in MLflow: {link}", *in_views],
             following=common.following(writer, "register", dataset=dataset),
         )
     return common.result(writer, {"models": float(len(ranked))}, verdicts[:1])

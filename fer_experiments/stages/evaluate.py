@@ -27,6 +27,7 @@ from fer_experiments.tracking.evaluations import FORMAT
 from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import LoggedModel, load
 from fer_experiments.tracking.runs import RunRecord, get_run
+from fer_experiments.tracking.views import closing_lines
 from fer_experiments.tracking.writer import Writer
 
 if TYPE_CHECKING:
@@ -135,8 +136,10 @@ def _tell(
     writer.note(evaluation_notes.note(config, prepared.name, found, model=answered, **told))
     watched = console.is_terminal()
     lines = evaluation_notes.lines(name, prepared.name, found, whole=watched, **told)
-    following = common.following(writer, "compare")
-    common.close(writer, [*lines, f"model  {answered}"], following=following)
+    lines.append(f"model  {answered}")
+    if not writer.nested:
+        lines += closing_lines(writer.experiment_id)
+    common.close(writer, lines, following=common.following(writer, "compare"))
 
 
 def with_data(config: Config, data: Mapping[str, Any]) -> Config:

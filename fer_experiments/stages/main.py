@@ -17,6 +17,7 @@ from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.lifecycle import open_run, resumable
 from fer_experiments.tracking.registry import check_name, registered_name
 from fer_experiments.tracking.runs import RunRecord, stages_of
+from fer_experiments.tracking.views import closing_lines
 from fer_experiments.tracking.writer import Writer
 
 _SCORES = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
@@ -80,7 +81,7 @@ def run(
             *stages.once("register", lambda: register.run(model_name=model_name, **of)),
         ]
         writer.note("\n".join([*_table(scores), "", *(f"- {line}" for line in told)]))
-        common.close(writer, [], following=where_to_look())
+        common.close(writer, closing_lines(writer.experiment_id), following=where_to_look())
     return common.result(writer, scores)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fer_experiments import console
 from fer_experiments.tracking import pages, store
 from fer_experiments.tracking.runs import experiments_of_suite
+from fer_experiments.tracking.views import links
 
 
 def run(*, host: str, port: int) -> None:
@@ -23,9 +24,12 @@ def run(*, host: str, port: int) -> None:
 
 def _say_links() -> None:
     experiments = experiments_of_suite()
+    views = {name: links(experiment_id) for name, experiment_id in experiments.items()}
     console.say(f"store   {store.address()}")
     for name, experiment_id in experiments.items():
         console.say(f"runs    {pages.experiment(experiment_id)}  {name}")
+        for view, link in views[name].items():
+            console.say(f"view    {link}  {view}")
     console.say(f"models  {pages.models()}")
     if console.is_for_scripts():
         console.result(
@@ -33,5 +37,6 @@ def _say_links() -> None:
                 "store": store.address(),
                 "models": pages.models(),
                 "experiments": {name: pages.experiment(i) for name, i in experiments.items()},
+                "views": views,
             }
         )

@@ -35,7 +35,7 @@ from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
 from fer_experiments import console
 from fer_experiments.errors import FerError, TrackingError
-from fer_experiments.tracking import names, pages, store
+from fer_experiments.tracking import names, pages, store, views
 from fer_experiments.tracking.events import (
     Artifact,
     End,
@@ -399,6 +399,9 @@ class MlflowDelivery:
         if event.status == "FINISHED":
             self._forget([names.FAILURE])
         self._client.set_terminated(self._run_id, event.status, event.time)
+        if event.status == "FINISHED" and self._journal.start.stage in views.STAGES:
+            with suppress(Exception):  # a help for who looks, and never the reason why a run fails
+                views.write(self._client, str(self._journal.known("experiment_id")))
 
     @property
     def _run_id(self) -> str:

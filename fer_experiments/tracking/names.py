@@ -22,6 +22,8 @@ FAILURE, NOTE, RUN_NAME = "failure_reason", "mlflow.note.content", "mlflow.runNa
 JOURNAL = "fer_experiments.journal"
 # In the run that `mlflow run` made for a command that went on with another one.
 RESUMES = "resumes"
+# Of an experiment: the newest version of the suite that has written its saved views there.
+VIEWS = "fer_experiments.views"
 
 # Of evaluations: the definition of their scores; why it is not known on which of the images the
 # model was trained; what images of val chose of it.

@@ -55,6 +55,12 @@ def experiment(experiment_id: str) -> str:
     return f"{address()}/#/experiments/{experiment_id}/runs?{_KIND}"
 
 
+def view(experiment_id: str, view_id: str, *, charts: bool) -> str:
+    """The runs of an experiment as a saved view shows them: their charts, or their table."""
+    mode = "&compareRunsMode=CHART" if charts else ""
+    return f"{experiment(experiment_id)}&viewStateShareKey={view_id}{mode}"
+
+
 def models() -> str:
     """The registered models."""
     return f"{address()}/#/models"

@@ -21,9 +21,10 @@ from fer_experiments.secrets import redact
 from fer_experiments.tracking.locks import alone
 
 _EXPERIMENT_NOTE = (
-    "A `main` run holds a run for each of its stages. Learning curves are in the `train` and "
-    "`finetune` runs; scores, confusion matrices and predictions in the `evaluate` runs, which are "
-    "the ones to select and compare. `compare` and `register` runs say what came out."
+    "Start with the views, at the top right: *Compare models* shows the `evaluate` runs, with "
+    "scores, confusion matrices and predictions; *Learning curves* shows the `train` and "
+    "`finetune` runs. A `main` run holds a run for each of its stages. `compare` and `register` "
+    "runs say what came out."
 )
 # Modules, and the packages that bring them where those have another name.
 _PACKAGES = {

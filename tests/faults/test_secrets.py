@@ -53,6 +53,7 @@ def test_secrets_are_known_by_their_form(text: str, left: str) -> None:
     [
         "models:/emotion-fer2013@champion",
         "http://127.0.0.1:5000/#/models/emotion-fer2013@champion",
+        "http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=fer_experiments-1.0-compare",
         "sqlite:////home/me/mlflow.db",
         "learning_rate=0.001, keep_epoch=best",
         "vgg16:block3_pool,resnet50:conv4_block6_out",
