@@ -137,7 +137,7 @@ def _found(evaluation_run_id: str, seconds: float) -> dict[str, Any]:
     return {
         "train_run_id": run.tags["source_run_id"],
         "run_id": run.id,
-        "evaluation_run_id": evaluation_run_id,
+        "evaluation_run_id": evaluation.id,
         "seconds": round(seconds, 1),
         "scores": {name: round(scores[name], 6) for name in _SCORES if name in scores},
         "history": history,
@@ -159,8 +159,9 @@ def keep(evaluation_run_ids: tuple[str, ...]) -> None:
 
     PREDICTIONS.mkdir(exist_ok=True)
     for run_id in evaluation_run_ids:
-        tags = get_run(run_id, stages=("evaluate",)).tags
-        found = stored_arrays(run_id, "val/probabilities.npz")
+        evaluation = get_run(run_id, stages=("evaluate",))
+        tags = evaluation.tags
+        found = stored_arrays(evaluation.id, "val/probabilities.npz")
         np.savez_compressed(
             PREDICTIONS / f"{run_id[:8]}.npz",
             allow_pickle=False,

@@ -1,8 +1,7 @@
 """Named presets: each gives every hyper-parameter a value; the command line overrides single ones.
 
-A preset's docstring holds the command that runs it and what it gave. Those runs took the images of
-each epoch in the order that is now the next one's: another draw, of the same kind
-(docs/results/accuracy.md, "What is older").
+A preset's docstring holds the command that runs it; what it gave stands in
+docs/results/accuracy.md.
 """
 
 from __future__ import annotations
@@ -89,21 +88,6 @@ def quick(backbone: str) -> Config:
 
         fer main --recipe quick --dataset archive.zip --weights weights/
         fer ensemble --run-ids VGG16_RUN,RESNET50_RUN --tta flip
-
-    On 28,709 training images, ImageNet weights of the lower layers, seed 0, 2 cores with AVX-512,
-    TensorFlow, float32; val is PublicTest, and there was no PrivateTest to test on:
-
-    VGG16     5 min  60.9 % (95 % interval 59.2 to 62.4), macro-F1 0.525 (0.503 to 0.548)
-              MLflow runs fc6b0317e9e54ecfa6ab846c81f1027d and 34d8cd1605d64eb8b51a22c5e5a77a71
-    ResNet50  5 min  62.0 % (60.4 to 63.6), macro-F1 0.605 (0.581 to 0.626)
-              MLflow runs a4f6704d40584925aca5ac26a9859590 and fe05f508c8ae49818601652a0d1f5f9a
-    both, each also on mirror images
-              64.2 % (62.6 to 65.8), macro-F1 0.601 (0.576 to 0.625)
-              MLflow runs 98d8c1f9550e45e08604b12b7cee064e and e261ce3ed6374565a6c91e939de829d3
-
-    The epoch is picked on val. On one core, AVX2 alone, another training on the core beside it:
-    VGG16 17 min, 60.3 %, ResNet50 9 min, 62.7 %; MLflow runs a980352b6210472a80d997e4aeadfe84 and
-    ec4c2e463c1643c2b77d99f6da0ee2c7. More epochs give more (docs/results/accuracy.md).
     """
     return _fitted().replace(
         unfreeze_layers={"vgg16": 3, "resnet50": 62}.get(backbone, 4),
@@ -121,19 +105,6 @@ def tuned(backbone: str) -> Config:
 
         fer main --recipe tuned --dataset archive.zip --weights weights/
         fer ensemble --run-ids VGG16_RUN,RESNET50_RUN --tta flip
-
-    Data as for quick. Seed 0, 2 cores without AVX-512 and bfloat16, TensorFlow, both trainings at
-    once for part of the time:
-
-    VGG16     2 h 2 min  66.6 % (65.1 to 68.1), macro-F1 0.631 (0.606 to 0.655); mirror images
-              too: 66.5 %
-              MLflow runs c8a445e1b8a6422f8635cf4d062ffee7 and 1aac407e00a742428d7cc1be91070bce
-    ResNet50  1 h 5 min  65.9 % (64.4 to 67.5), macro-F1 0.642 (0.619 to 0.663); mirror images
-              too: 66.0 %
-              MLflow runs 1531a53bcc104a5e98f3fe8f5d15637f and 9d604b68279040d0b993e6f9db5d66c7
-    both, each also on mirror images
-              68.5 % (66.9 to 70.0), macro-F1 0.651 (0.626 to 0.673)
-              MLflow runs e0f940e1fe6c46e5b3cbb5378056fefe and fdfedc08ae1642059c80c09b03403024
     """
     return quick(backbone).replace(
         unfreeze_layers={"vgg16": 7, "resnet50": 104}.get(backbone, 7),
@@ -152,22 +123,10 @@ def best(backbone: str) -> Config:
     """The best that was found: the whole network at 96 pixels, augmented, with MixUp; for a GPU.
 
     VGG16 is used up to its end. Where the weights file ends below its last layers, those are drawn
-    anew. In the runs below the last epoch of each phase did not mix images, and logits were
-    bfloat16: both are mended, and the recipe has not been run since.
+    anew.
 
         KERAS_BACKEND=jax fer main --recipe best --dataset archive.zip --weights weights/
         fer ensemble --run-ids VGG16_RUN,RESNET50_RUN --tta flip
-
-    Data as for quick. On one H100 (JAX 0.11.2), seed 0, 8 minutes each while other trainings ran
-    on the card:
-
-    VGG16     70.1 % (68.6 to 71.6), macro-F1 0.688 (0.668 to 0.707); mirror images too: 71.1 %
-              MLflow runs 17085719dce142fb9806a2ccbb126a65 and 730d2e96ef1a4f399ccc0cab335e8bfc
-    ResNet50  69.7 % (68.2 to 71.2), macro-F1 0.674 (0.652 to 0.693); mirror images too: 70.2 %
-              MLflow runs f3632ea556d34a43a1862fac339054c1 and 7508dcd95dfe498195b028fa2b6f30e7
-    both, each also on mirror images
-              72.1 % (70.6 to 73.5), macro-F1 0.707 (0.688 to 0.727)
-              MLflow runs 9ba298c653c24557b23e923a3eedc117 and a4a15c6b71764136a651db94db209819
     """
     config = _fitted().replace(
         precision="mixed_bfloat16",
