@@ -304,7 +304,7 @@ def test_another_head_finds_the_features(trained: Trained, fer: Fer) -> None:
                 {"synthetic_count": 217},
                 {"limit": 70},
                 {"truncate_at": "block1_pool"},
-                {"head": "average"},
+                {"head": "global_average_pooling"},
                 {"input_size": 64},
                 {"initializer": "glorot_uniform"},
                 {"cache_dtype": "float16"},

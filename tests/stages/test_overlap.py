@@ -421,7 +421,7 @@ def test_on_the_real_images_the_holdout_is_what_the_official_split_trains_on(
     official, holdout = (
         prepare(DataConfig(dataset=archive, split=split)) for split in ("official", "holdout")
     )
-    trained = with_record(official, by_training(official, Config().train))
+    trained = with_record(official, by_training(official, Config().fit))
     found = overlap(trained, holdout, ("val",))
     assert (len(found.fitted["val"]), found.fitted["val"].sum()) == (5746, 5746)
     # Some of them stand in PublicTest, too, which chose the epoch.
