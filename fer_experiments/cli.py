@@ -25,7 +25,6 @@ from fer_experiments.options import (
     DAILY,
     TRACKING,
     Command,
-    Group,
     class_options,
     field_options,
     text_option,
@@ -104,7 +103,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in options.items() if name in FIELDS and v is not None}
 
 
-@cloup.group(cls=Group, context_settings=SETTINGS)
+@cloup.group(context_settings=SETTINGS)
 @click.version_option(__version__)
 @click.option("--verbose", is_flag=True, help="Show the libraries' own messages and tracebacks.")
 def cli(verbose: bool) -> None:

@@ -71,12 +71,6 @@ class Command(cloup.Command):
         return None
 
 
-class Group(cloup.Group):
-    """The commands of `fer`."""
-
-    command_class = Command
-
-
 _JSON = "fer_experiments.json"
 
 

@@ -84,7 +84,7 @@ def run(
         ) as writer,
     ):
         writer.params({"metric": metric, "model_name": name, **asdict(asked)})
-        judged = partial(_champion_judged, best=order[0], experiment=experiment)
+        judged = partial(_champion_judged, best=order[0], experiment=experiment, parent=writer)
         decision = decide(order, registry.reference(name), metric, asked, judged=judged)
         settled = _settle(name, order[0], decision, asked)
         best = order[0] if settled.verdict is None else settled.verdict.candidate
@@ -97,7 +97,9 @@ def run(
     return common.result(writer, {metric: best.metrics[metric]}, lines[:1])
 
 
-def _champion_judged(champion: Version, best: Evaluation, experiment: str | None) -> Evaluation:
+def _champion_judged(
+    champion: Version, best: Evaluation, experiment: str | None, parent: Writer
+) -> Evaluation:
     """The champion's evaluation on the candidate's data; made now if there is none yet."""
     # The whole store: the champion may have been judged in another experiment.
     for known in evaluations(fingerprint=best.fingerprint).same:
@@ -108,6 +110,7 @@ def _champion_judged(champion: Version, best: Evaluation, experiment: str | None
         fingerprint=best.fingerprint,
         data=asdict(config_of(best.run).data),
         experiment=experiment,
+        parent=parent,
     )
     return newest_of(judged.run_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from fer_experiments.config import FitConfig
 from fer_experiments.recipes import resolve
+from fer_experiments.stages import finetune
 from fer_experiments.tracking.models import load, model_of
-from fer_experiments.tracking.runs import get_run
+from fer_experiments.tracking.runs import config_of, get_run
 from fer_experiments.training import phases
 
 from ..conftest import Fer, Job, Outcome
@@ -86,6 +88,26 @@ def test_no_rectangle_is_pasted_where_there_are_no_places() -> None:
 def test_each_phase_trains_at_its_own_rate(job: Job) -> None:
     assert history(job.runs["train"], "learning_rate") == pytest.approx({1: 1e-3, 2: 1e-3})
     assert history(job.runs["finetune"], "learning_rate") == pytest.approx({3: 1e-4})
+
+
+FINETUNE_TAKES = {
+    "optimizer": "sgd", "schedule": "plateau", "weight_decay": 0.125, "ema": 0.5,
+    "batch_size": 24, "label_smoothing": 0.25, "mixup": 0.5, "cutmix": 0.75,
+    "balance": "weights", "plain_epochs": 1, "patience": 3, "keep_epoch": "last", "seed": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field, value", FINETUNE_TAKES.items())
+def test_fine_tuning_changes_what_both_phases_share(job: Job, field: str, value: Any) -> None:
+    source, config = finetune.plan({field: value}, run_id=job.runs["train"])
+    assert source.id == job.runs["train"]
+    assert getattr(config.fit, field) == value
+    assert config.replace(**{field: source.params[field]}) == config_of(source)
+
+
+def test_every_field_that_both_phases_share_is_tried() -> None:
+    left_out = {f.name for f in fields(FitConfig)} - set(FINETUNE_TAKES)
+    assert left_out == {"warmup_epochs"}  # of schedule=cosine alone
 
 
 def test_layer_decay_reaches_the_lower_blocks_alone(job: Job, fer: Fer) -> None:

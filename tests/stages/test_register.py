@@ -70,6 +70,11 @@ def test_a_champion_judged_on_other_data_is_judged_again_on_this_val(
         output_format="list",
     )
     assert {run.data.params["synthetic_count"] for run in judged_again} == {"420", "350"}
+    # It is part of this register run: in its experiment, under its own name, told as one command.
+    [told] = re.findall(r"^run +(\w+)$", outcome.out, re.MULTILINE)
+    newest = max(judged_again, key=lambda run: run.info.start_time)
+    assert newest.data.tags["mlflow.parentRunId"] == told
+    assert newest.info.experiment_id == MlflowClient().get_run(told).info.experiment_id
     assert len({run.data.params["dataset_fingerprint"] for run in judged_again}) == 2
 
 
