@@ -65,6 +65,7 @@ def test_the_accuracy_page_tells_the_trainings_without_mlflow() -> None:
     assert gpu.table(gpu.RESULTS, joined) in page
 
 
+@pytest.mark.slow
 def test_a_training_without_mlflow_leaves_scores_and_goes_on(tmp_path: Path) -> None:
     """Its predictions for val, in ten crops and disturbed; what is done is not done again."""
     faces = tmp_path / "faces"

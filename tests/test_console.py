@@ -114,6 +114,7 @@ def test_a_reader_that_leaves_does_not_fail_an_evaluation(job: Job, base: Path) 
     assert newest.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FULL.exists(), reason="needs Linux's full device")
 def test_output_that_cannot_be_written_is_said_and_the_work_is_done(empty_store: Path) -> None:
     with FULL.open("wb") as full:
@@ -127,6 +128,7 @@ def test_output_that_cannot_be_written_is_said_and_the_work_is_done(empty_store:
     assert [run.info.status for run in runs()] == ["FINISHED"]
 
 
+@pytest.mark.slow
 def test_closed_output_is_no_error(empty_store: Path) -> None:
     command = f"{sys.executable} -m fer_experiments {' '.join(TINY)} >&-"
     done = subprocess.run(

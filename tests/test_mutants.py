@@ -70,6 +70,7 @@ def test_wording_and_what_never_happens_are_left_alone(changed: list[tuple[str, 
     assert not [after for _, after in changed if "zip(values, values, )" in after]
 
 
+@pytest.mark.slow
 def test_a_draw_follows_from_its_seed_and_reaches_every_file() -> None:
     pytest.importorskip("mutmut")
     from benchmarks.mutants.draw import draw

@@ -82,6 +82,7 @@ def test_its_evaluations_are_compared_and_the_champion_stays(older: Path, fer: F
     assert int(version.version) == 1
 
 
+@pytest.mark.slow
 def test_its_training_is_gone_on_with(older: Path, fer: Fer) -> None:
     [run] = [run for run in recent() if run.stage == "train"]
     outcome = fer("finetune", "--run-id", run.id, "--finetune-epochs", "1", "--json")

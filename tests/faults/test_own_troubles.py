@@ -19,6 +19,7 @@ from ..conftest import ROOT, process_environment
 NO_SERVER = "import sys\nsys.exit('no server today')\n"
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_start_says_so_in_a_line(tmp_path: Path) -> None:
     server = MlflowServer(tmp_path, "nonsense://nowhere")
     with pytest.raises(NotTried, match="our own mlflow server ended with") as raised:

@@ -234,6 +234,7 @@ def test_more_layers_than_there_are_cannot_be_unfrozen() -> None:
         classifier.unfreeze(build(backbone="tiny"), 99, train_batchnorm=False)
 
 
+@pytest.mark.slow
 def test_a_third_backbone_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     row = backbones.application("mobilenet_v2", "mobilenet_v2", "MobileNetV2", smallest_input=32)
     monkeypatch.setitem(backbones.BACKBONES, row.name, row)

@@ -218,6 +218,7 @@ def test_the_logged_model_on_pixels_agrees_with_what_trained_on_cached_features(
         np.testing.assert_allclose(behind.predict_on_batch(given), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_head_trained_without_the_cache_is_the_same(trained: Trained, fer: Fer) -> None:
     outcome = fer(*TRAIN, "--cache", "off")
     assert "features" not in outcome.out

@@ -11,6 +11,7 @@ from ..conftest import Fer
 from .designed import log_designed, write_images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "end", "meaning"),
     [(1.0, "0.05", "names every val image right"), (0.0, "20", "worth no more than even ones")],

@@ -101,6 +101,7 @@ def test_of_models_with_one_seed_the_newest_is_pooled(
     assert re.search(rf"vgg16 train baseline +0, 1 +val +{pooled}", outcome.out)
 
 
+@pytest.mark.slow
 def test_a_variant_by_itself_is_compared_but_not_registered(three: Designed, fer: Fer) -> None:
     run_id = three(2, 0.8)
     evaluated(fer, fer("ensemble", "--run-ids", run_id, "--tta", "flip").done())
@@ -119,6 +120,7 @@ def test_a_variant_by_itself_is_compared_but_not_registered(three: Designed, fer
     assert MlflowClient().get_model_version_by_alias("emotion-fer2013", "champion")
 
 
+@pytest.mark.slow
 def test_runs_judged_by_an_older_version_are_set_apart_and_named(three: Designed, fer: Fer) -> None:
     old, new = evaluated(fer, three(0, 0.6)), evaluated(fer, three(1, 0.62))
     MlflowClient().delete_tag(old, "evaluation_format")
@@ -184,6 +186,7 @@ def test_an_ensemble_is_the_mean_of_its_members_and_a_model_like_any_other(
     assert "does not exist" in fer("ensemble", "--run-ids", f"{runs[0]},nonsense").error
 
 
+@pytest.mark.slow
 def test_flipping_at_test_time_stands_beside_the_plain_score_and_can_be_a_model(
     three: Designed, fer: Fer
 ) -> None:
@@ -228,6 +231,7 @@ def test_models_whose_training_run_is_gone_are_still_compared(
     assert "vgg16 train baseline s2 is better than vgg16 train baseline s0" in outcome.out
 
 
+@pytest.mark.slow
 def test_ten_crops_stand_beside_the_plain_score_and_can_be_a_model(
     three: Designed, fer: Fer
 ) -> None:

@@ -191,6 +191,7 @@ def test_candidates_are_looked_at_in_their_order_until_one_passes(
     assert (numbers["candidates"], numbers["images_judged"]) == (3, 700)
 
 
+@pytest.mark.slow
 def test_where_none_passes_the_best_becomes_challenger_and_every_refusal_is_told(
     fresh_store: Path, tmp_path: Path, fer: Fer
 ) -> None:

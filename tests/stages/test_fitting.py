@@ -110,6 +110,7 @@ def test_every_field_that_both_phases_share_is_tried() -> None:
     assert left_out == {"warmup_epochs"}  # of schedule=cosine alone
 
 
+@pytest.mark.slow
 def test_layer_decay_reaches_the_lower_blocks_alone(job: Job, fer: Fer) -> None:
     """At a millionth of the rate a layer stays as it is, to the last bit; weight decay too."""
     outcome = fer(
@@ -150,6 +151,7 @@ def test_the_loop_gets_schedule_and_mixing(fresh_store: Path, fer: Fer) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_loop_gets_patience(fresh_store: Path, fer: Fer) -> None:
     outcome = fer(*TRAIN, "--learning-rate", "1e-9", "--patience", "2", "--epochs", "30")
     assert set(history(run_of(outcome), "val/macro_f1")) == {1, 2, 3}

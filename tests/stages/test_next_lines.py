@@ -73,6 +73,7 @@ def test_options_of_the_data_give_the_same_data_again(recipe: str) -> None:
     assert set(given) == set(changes)
 
 
+@pytest.mark.slow
 def test_training_and_evaluating_stay_in_the_experiment(
     job: Job, fresh_store: Path, fer: Fer
 ) -> None:

@@ -121,6 +121,7 @@ def test_everything_that_a_model_was_made_from_counts(own_home: Path, fer: Fer) 
     ]
 
 
+@pytest.mark.slow
 def test_pictures_are_known_again_in_another_format_and_at_another_size(
     own_home: Path, fer: Fer
 ) -> None:
@@ -297,6 +298,7 @@ def test_what_a_model_was_trained_on_is_found_with_its_run(two: Rearranged) -> N
     assert judged["val/images_selected_on"] == 700
 
 
+@pytest.mark.slow
 def test_where_nobody_knows_what_a_model_was_trained_on_that_is_said_and_the_gate_refuses(
     two: Rearranged, fer: Fer
 ) -> None:

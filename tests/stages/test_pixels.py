@@ -101,6 +101,7 @@ def test_photos_that_are_not_square_mean_the_same_to_evaluate_and_predict(
     assert predicted(fer, plain / "test", uri) == judged
 
 
+@pytest.mark.slow
 def test_models_of_older_versions_see_squashed_images_everywhere(
     plain: Path, fer: Fer, tmp_path: Path
 ) -> None:

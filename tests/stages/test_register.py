@@ -167,6 +167,7 @@ def five(fresh_store: Path, tmp_path: Path) -> Callable[[int, float], str]:
     return lambda row, confidence: log_designed(dataset, row, confidence=confidence)
 
 
+@pytest.mark.slow
 def test_only_a_model_that_is_surely_better_and_useful_on_every_class_is_promoted(
     five: Callable[[int, float], str], fer: Fer
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_better_model_is_promoted_unless_it_is_badly_calibrated(
     assert "by hand, in place of version 1" in shown
 
 
+@pytest.mark.slow
 def test_a_gain_on_images_that_also_stand_in_train_does_not_count(
     fresh_store: Path, tmp_path: Path, fer: Fer
 ) -> None:

@@ -45,6 +45,7 @@ def own_faces(folder: Path, *, classes: tuple[str, ...] = ("cat", "dog"), count:
     return folder
 
 
+@pytest.mark.slow
 def test_two_runs_with_the_same_seed_agree(job: Job, fer: Fer, fresh_store: Path) -> None:
     metrics, weights = [], []
     for _ in range(2):
@@ -106,6 +107,7 @@ def test_finetune_changes_the_unfrozen_layers_and_the_head_only(job: Job) -> Non
     assert changed == {"block2_0_conv", "head_batchnorm", "head_dense", "logits"}
 
 
+@pytest.mark.slow
 def test_finetune_goes_on_from_a_fine_tuned_run_with_more_layers(job: Job, fer: Fer) -> None:
     before = MlflowClient().get_run(job.runs["finetune"])
     options = ["--unfreeze-layers", "8", "--finetune-epochs", "1"]

@@ -188,6 +188,7 @@ def test_every_column_and_chart_has_values(job: Job, written: dict[str, dict[str
         assert {other or "Model metrics" for other in others} <= sections
 
 
+@pytest.mark.slow
 def test_commands_lead_to_them(job: Job, fer: Fer) -> None:
     for command in (["evaluate", "--backbone", "tiny"], ["compare"]):
         lines = [x for x in fer(*command).out.splitlines() if x.startswith("view   ")]

@@ -116,6 +116,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_another_networks_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     file = Path(shutil.copy(checkpoint, tmp_path))
     with pytest.raises(TrainingError, match="of another; delete it"):
