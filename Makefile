@@ -13,6 +13,7 @@ JOBS := demo train finetune evaluate compare register
 takes_ui := HOST PORT
 takes_test := ARGS
 takes_test-fast := ARGS
+takes_faults := ARGS
 takes_mutants := ARGS
 check_typed = $(if $(filter-out $(takes_$1),$(typed)),$(error `make $1` takes $(or $(takes_$1),no \
   variables). Received: $(filter-out $(takes_$1),$(typed))))
@@ -94,8 +95,8 @@ bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 100 min
 bench-quick: $(VENV)/.installed-dev  ## ResNet50's rows in small, about 6 minutes
 	$(BIN)/python -m benchmarks --quick
 
-faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, about 60 minutes on 2 cores
-	$(BIN)/python -m benchmarks.faults
+faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, an hour on 2 cores; ARGS=--quick
+	$(BIN)/python -m tests.faults $(ARGS)
 
 mutants: $(VENV)/.installed-dev  ## careless changes: how many the tests notice; goes on where it stopped
 	$(BIN)/python -m benchmarks.mutants $(ARGS)

@@ -76,7 +76,7 @@ def test_a_comparison_on_a_terminal_without_utf8(job: Job, environment: dict[str
 def test_a_prediction_on_a_terminal_without_utf8(
     job: Job, tmp_path: Path, form: str | None, environment: dict[str, str]
 ) -> None:
-    from benchmarks.faults import files
+    from tests.faults import files
 
     name = "glück – 幸.png"
     files.write(tmp_path, {name: files.picture()})

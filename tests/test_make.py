@@ -82,6 +82,13 @@ def test_an_option_that_no_command_has_reaches_the_command_which_refuses_it() ->
     assert command_of("train", "BOGUS=1") == ["train", "--bogus", "1"]
 
 
+def test_the_fault_harness_is_told_what_to_try() -> None:
+    done = make("faults", "ARGS=--quick --only parallel")
+    assert done.returncode == 0, done.stderr
+    *_, words = (shlex.split(line) for line in done.stdout.splitlines())
+    assert words[1:] == ["-m", "tests.faults", "--quick", "--only", "parallel"]
+
+
 def test_demo_takes_options_too() -> None:
     words = command_of("demo", "SYNTHETIC_COUNT=70")
     assert pairs(words) == {"--recipe": "demo", "--synthetic-count": "70"}

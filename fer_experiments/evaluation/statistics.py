@@ -24,7 +24,7 @@ test is passed, the classes' differences are taken to shrink in proportion, and 
 all differences that would pass; otherwise it has the spread of no difference. So it leaves 0 out
 exactly where p is below 0.05.
 
-In the simulation of `python -m benchmarks.faults --only verdicts`, of models that give the same
+In the simulation of `python -m tests.faults --only verdicts`, of models that give the same
 answer for six or more images of ten:
 
 - Equal models are told apart in 5.0 % of 20,000 pairs by macro-F1, 4.9 % by accuracy and 5.1 % by

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.faults import layouts
 from fer_experiments.config import DataConfig
 from fer_experiments.data import layout
 from fer_experiments.data.prepared import plan, prepare
 from fer_experiments.data.splits import expected
 from fer_experiments.errors import DataError
+from tests.faults import layouts
 
 from .helpers import says
 

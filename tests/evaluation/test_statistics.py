@@ -9,7 +9,6 @@ from scipy.special import softmax
 from sklearn import metrics as reference
 from statsmodels.stats import contingency_tables, multitest, proportion
 
-from benchmarks.faults.verdicts import SUPPORT, TYPICAL
 from fer_experiments.evaluation.statistics import (
     Difference,
     Interval,
@@ -21,6 +20,7 @@ from fer_experiments.evaluation.statistics import (
     wilson,
 )
 from fer_experiments.scores import recall_of, scores_of
+from tests.faults.verdicts import SUPPORT, TYPICAL
 
 C = 7
 FER, SMALL = SUPPORT[3589], SUPPORT[300]  # images by class

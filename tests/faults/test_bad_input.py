@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import bad_bytes, bad_cases, bad_input
-from benchmarks.faults.bad_cases import DRAWN, MODEL, Case
-from benchmarks.faults.bad_input import Ended, Store, attempt, problems
+from tests.faults import bad_bytes, bad_cases, bad_input
+from tests.faults.bad_cases import DRAWN, MODEL, Case
+from tests.faults.bad_input import Ended, Store, attempt, problems
 
 from ..conftest import Fer
 

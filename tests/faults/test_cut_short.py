@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import signals
-from benchmarks.faults.results import Result
+from tests.faults import signals
+from tests.faults.results import Result
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.faults import report
-from benchmarks.faults.comparison import RunState, State, differences
-from benchmarks.faults.jobs import cached, epochs, under_way
-from benchmarks.faults.moments import Tally
-from benchmarks.faults.processes import Place
-from benchmarks.faults.results import Result
-from benchmarks.faults.table import FAULTS
+from tests.faults import report
+from tests.faults.comparison import RunState, State, differences
+from tests.faults.jobs import cached, epochs, under_way
+from tests.faults.moments import Tally
+from tests.faults.processes import Place
+from tests.faults.results import Result
+from tests.faults.table import FAULTS
 
 from ..conftest import ROOT, process_environment
 
@@ -200,7 +200,7 @@ def test_jobs_are_commands_that_exist() -> None:
 @pytest.mark.slow
 def test_the_command_tries_what_is_asked_for(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "parallel"],
+        [sys.executable, "-m", "tests.faults", "--quick", "--only", "parallel"],
         cwd=ROOT,
         env=process_environment(TMPDIR=str(tmp_path)),
         capture_output=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import disks, outages
+from tests.faults import disks, outages
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import report
-from benchmarks.faults.results import NotTried
-from benchmarks.faults.servers import MlflowServer
+from tests.faults import report
+from tests.faults.results import NotTried
+from tests.faults.servers import MlflowServer
 
 from ..conftest import ROOT, process_environment
 
@@ -37,7 +37,7 @@ def test_what_the_harness_could_not_try_is_not_called_lost(tmp_path: Path) -> No
     (stub / "__main__.py").write_text(NO_SERVER)
     before = report.read(report.QUICK_ROWS)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "outage_sqlite"],
+        [sys.executable, "-m", "tests.faults", "--quick", "--only", "outage_sqlite"],
         cwd=ROOT,
         env=process_environment(TMPDIR=str(tmp_path), PYTHONPATH=f"{stub.parent}:{ROOT}"),
         capture_output=True,

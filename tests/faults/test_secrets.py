@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.faults import files, secrets
 from fer_experiments.errors import DataError
 from fer_experiments.secrets import holds_secret, redact
+from tests.faults import files, secrets
 
 from ..conftest import Fer
 

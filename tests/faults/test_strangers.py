@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import files
-from benchmarks.faults.bad_cases import Payload
+from tests.faults import files
+from tests.faults.bad_cases import Payload
 
 from ..conftest import ROOT, Fer, Job, Outcome
 

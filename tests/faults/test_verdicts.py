@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.faults import verdicts
-from benchmarks.faults.verdicts import SUPPORT, TYPICAL, Share, better, draw, otherwise
 from fer_experiments.scores import scores_of
+from tests.faults import verdicts
+from tests.faults.verdicts import SUPPORT, TYPICAL, Share, better, draw, otherwise
 
 
 def test_models_answer_as_their_tables_say_and_err_together() -> None:

@@ -91,7 +91,7 @@ def test_training_and_evaluating_stay_in_the_experiment(
     assert sorted(stages) == ["compare", "evaluate", "finetune", "register", "train"]
     words = next_words(registered)
     assert words == ["predict", "--model-name", "emotion-synthetic", "photo.jpg"]
-    from benchmarks.faults import files
+    from tests.faults import files
 
     files.write(fresh_store, {"photo.jpg": files.picture()})
     assert fer(*words).exit_code == 0

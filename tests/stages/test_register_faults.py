@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from benchmarks.faults.servers import MlflowServer
+from tests.faults.servers import MlflowServer
 
 from ..conftest import Fer
 from .designed import log_designed, write_images

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from benchmarks.faults.moments import generator
-from benchmarks.faults.results import Result
 from fer_experiments.evaluation.comparison import SIGNIFICANCE, Pair, pairs
 from fer_experiments.evaluation.statistics import superiority
 from fer_experiments.scores import recall_of, scores_of
+from tests.faults.moments import generator
+from tests.faults.results import Result
 
 SUPPORT = {
     3589: np.array([467, 56, 496, 895, 607, 653, 415]),

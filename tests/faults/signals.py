@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.faults.comparison import check
-from benchmarks.faults.jobs import (
+from tests.faults.comparison import check
+from tests.faults.jobs import (
     Job,
     Undisturbed,
     augmented,
@@ -33,9 +33,9 @@ from benchmarks.faults.jobs import (
     under_way,
     undisturbed,
 )
-from benchmarks.faults.moments import SEED, Tally, generator
-from benchmarks.faults.processes import Ended, Place, Running, remove, working
-from benchmarks.faults.results import NotTried, Result
+from tests.faults.moments import SEED, Tally, generator
+from tests.faults.processes import Ended, Place, Running, remove, working
+from tests.faults.results import NotTried, Result
 
 # Each of these is hit as often as the number of moments allows; the rest falls where it falls.
 AIMED_AT = ("prepare", "cache", "train", "fine-tune", "log", "register")

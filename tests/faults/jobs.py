@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.faults.comparison import State, look
-from benchmarks.faults.processes import Place, Running, working
+from tests.faults.comparison import State, look
+from tests.faults.processes import Place, Running, working
 
 # In the order of a job. "start-up" is imports and opening the store; "log" follows training and
 # fine-tuning: curves, the model, notes.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.faults.results import Result
+from tests.faults.results import Result
 
 # Another seed draws other moments: FAULTS_SEED=1 make faults
 SEED = int(os.environ.get("FAULTS_SEED", "0"))

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.faults.processes import Place
 from fer_experiments.console import load_keras, quieten
+from tests.faults.processes import Place
 
 TOLERANCE = 1e-4
 # Metrics, and columns and keys of artifacts, that say how long something took.

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.faults.results import NotTried
+from tests.faults.results import NotTried
 
 # Seconds; on a quiet machine it takes 10, on one that is busy with other jobs it took minutes.
 _READY_WITHIN = 900.0

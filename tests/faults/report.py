@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.faults.results import Result
-from benchmarks.processes import ROOT
+from tests.faults.processes import ROOT
+from tests.faults.results import Result
 
 ROWS = ROOT / "benchmarks" / "faults.json"
 # Small numbers are for a quick look: they replace nothing, and git ignores their file.

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.faults.comparison import State, check, look
-from benchmarks.faults.jobs import Job, clean
-from benchmarks.faults.moments import SEED, Tally, generator
-from benchmarks.faults.processes import Ended, Place, Running, remove, working
-from benchmarks.faults.results import Result
+from tests.faults.comparison import State, check, look
+from tests.faults.jobs import Job, clean
+from tests.faults.moments import SEED, Tally, generator
+from tests.faults.processes import Ended, Place, Running, remove, working
+from tests.faults.results import Result
 
 _MOMENTS, _QUICK_MOMENTS = 10, 2
 _ROOMY = 1 << 30  # bytes, for the job that no disk disturbs

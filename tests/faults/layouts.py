@@ -18,12 +18,12 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from benchmarks.faults.moments import Tally
-from benchmarks.faults.results import Result
 from fer_experiments.config import DataConfig
 from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import FerError
+from tests.faults.moments import Tally
+from tests.faults.results import Result
 
 _LAYOUTS, _QUICK_LAYOUTS = 400, 40
 _SIZE = 16  # pixels

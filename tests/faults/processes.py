@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.processes import ROOT
-
+ROOT = Path(__file__).parents[2]
 # Seconds after which a command counts as hanging; the longest undisturbed job takes a tenth.
 PATIENCE = 300.0
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.faults.results import Result
+from tests.faults.results import Result
 
 # Name -> module and function, imported when it is its turn; the longest first.
 FAULTS = {
@@ -50,7 +50,7 @@ def run(name: str, folder: Path, *, quick: bool) -> tuple[Result, float]:
     started = time.monotonic()
     module, function = FAULTS[name]
     inject: Callable[..., Result] = getattr(
-        importlib.import_module(f"benchmarks.faults.{module}"), function
+        importlib.import_module(f"tests.faults.{module}"), function
     )
     result = replace(inject(folder, quick=quick), name=name)
     return result, (time.monotonic() - started) / 60

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.bad_cases import DRAWN, MODEL, Case, every
-from benchmarks.faults.results import Result
+from tests.faults.bad_cases import DRAWN, MODEL, Case, every
+from tests.faults.results import Result
 
 ROOT = Path(__file__).parents[2]
 # A case that takes longer hangs; 1 GB is hashed once, which may take some seconds.
@@ -236,7 +236,7 @@ def _try_everything(base: Path, *, quick: bool, skip: int) -> None:
     trials = Trials(base, a_model(base, job, fer), skip=skip)
     for case in every(large=not quick):
         trials(case)
-    from benchmarks.faults.bad_bytes import properties
+    from tests.faults.bad_bytes import properties
 
     for examine in properties(trials, _QUICK if quick else _EXAMPLES):
         examine()
@@ -299,7 +299,7 @@ def _process(folder: Path, *, quick: bool, skip: int) -> Any:
     question = json.dumps({"base": str(folder), "quick": quick, "skip": skip})
     with (folder / "stderr.txt").open("a") as noise:
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.faults.bad_input", question],
+            [sys.executable, "-m", "tests.faults.bad_input", question],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

@@ -10,9 +10,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.faults import files
-from benchmarks.faults.bad_cases import FAILURE, MODEL, PREPARE, TRAIN, USAGE, Case
 from fer_experiments.config import FIELDS
+from tests.faults import files
+from tests.faults.bad_cases import FAILURE, MODEL, PREPARE, TRAIN, USAGE, Case
 
 Try = Callable[[Case], None]
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults [--quick] [--only NAME …]`: injects faults, counts what survives.
+"""`python -m tests.faults [--quick] [--only NAME …]`: injects faults, counts what survives.
 
 Writes benchmarks/faults.json, a list of {name, tried, survived, note}, and the table in
 docs/results/reliability.md; with --quick, benchmarks/quick-faults.json alone.
@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
-from benchmarks.faults import report, table
-from benchmarks.faults.results import NotTried
+from tests.faults import report, table
+from tests.faults.results import NotTried
 
 _AT_ONCE = 2
 _NOT_TRIED = 3  # exit code: nothing was lost, but not everything was tried
@@ -26,7 +26,7 @@ _NOT_TRIED = 3  # exit code: nothing was lost, but not everything was tried
 
 def main() -> int:
     """Runs the faults, two at a time; a row is on disk as soon as it is there."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2 or 3 moments each, small jobs")
     parser.add_argument(
         "--only", nargs="+", choices=table.FAULTS, metavar="NAME", help="these alone"

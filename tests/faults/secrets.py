@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from benchmarks.faults import files
-from benchmarks.faults.bad_cases import DRAWN
-from benchmarks.faults.results import Result
+from tests.faults import files
+from tests.faults.bad_cases import DRAWN
+from tests.faults.results import Result
 
 ROOT = Path(__file__).parents[2]
 _IN_ENVIRONMENT = {

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.faults.comparison import State, check, look
-from benchmarks.faults.jobs import spread, train, under_way
-from benchmarks.faults.moments import SEED, Tally, generator
-from benchmarks.faults.processes import Ended, Place, Running, remove, working
-from benchmarks.faults.results import NotTried, Result
-from benchmarks.faults.servers import MlflowServer, missing_postgresql, postgresql
 from fer_experiments.console import quieten
+from tests.faults.comparison import State, check, look
+from tests.faults.jobs import spread, train, under_way
+from tests.faults.moments import SEED, Tally, generator
+from tests.faults.processes import Ended, Place, Running, remove, working
+from tests.faults.results import NotTried, Result
+from tests.faults.servers import MlflowServer, missing_postgresql, postgresql
 
 _MOMENTS, _QUICK_MOMENTS = 10, 2
 _AWAY, _QUICK_AWAY = (5.0, 30.0), (5.0, 8.0)  # seconds

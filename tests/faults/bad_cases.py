@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.faults import files
 from fer_experiments.config import FIELDS, Thresholds
+from tests.faults import files
 
 USAGE, FAILURE = 2, 1
 MODEL = "{model}"  # in arguments: the URI of a model that is there

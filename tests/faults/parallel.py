@@ -8,10 +8,10 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.faults.comparison import RunState, read_run, run_differences, unsound
-from benchmarks.faults.moments import Tally
-from benchmarks.faults.processes import Place, remove, working
-from benchmarks.faults.results import Result
+from tests.faults.comparison import RunState, read_run, run_differences, unsound
+from tests.faults.moments import Tally
+from tests.faults.processes import Place, remove, working
+from tests.faults.results import Result
 
 _PROCESSES, _QUICK_PROCESSES = 8, 3
 _SEEDS = ("0", "1")  # untrained weights come from the seed: two keys of the feature cache

@@ -1,1 +1,0 @@
-"""Faults from outside, and what is left of a job after each: `python -m benchmarks.faults`."""

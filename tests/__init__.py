@@ -1,0 +1,1 @@
+"""The tests; `python -m tests.faults` is a program of its own."""
