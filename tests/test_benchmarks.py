@@ -92,6 +92,23 @@ def test_a_training_without_mlflow_leaves_scores_and_goes_on(tmp_path: Path) -> 
     )
 
 
+def test_start_up_is_told_beside_a_python_that_does_nothing() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "benchmarks.startup", "--rounds", "1"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    rows = [line.strip("| ").split(" | ") for line in told.splitlines() if line.startswith("| `")]
+    nothing, *commands = [row[0] for row in rows]
+    assert nothing == "`python -c pass`"
+    assert commands == ["`fer --help`", "`fer train --help`", "`fer train --epochs abc`"]
+    for _, wall, cpu, wall_ratio, cpu_ratio in rows[1:]:
+        assert float(wall) > 0 < float(cpu)
+        # Imports of ours take longer than Python's own, the CPU's time surely.
+        assert float(cpu_ratio) > 1
+        assert float(wall_ratio) == pytest.approx(float(wall) / float(rows[0][1]), rel=0.1)
+    assert rows[0][3:] == ["1.0", "1.0"]
+
+
 def test_disturbed_faces_are_moved_by_what_is_said() -> None:
     image = np.zeros((1, 48, 48), dtype=np.uint8)
     image[0, 20, 30] = 255
