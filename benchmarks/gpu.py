@@ -5,7 +5,7 @@
     python -m benchmarks.gpu report
 
 `train` is `fer train` and `fer finetune` in one process, on PublicTest as val, the last epoch kept,
-so that no choice was made on it. Killed, it goes on after the last epoch that ended. What it leaves
+so that no choice was made on it. Killed, it resumes after the last epoch that ended. What it leaves
 are the scores of every epoch and the predictions for val: as it is, mirrored, in ten crops, and
 disturbed (shifted, turned, scaled). Data and weights are those of `FER_SHARED`.
 """
@@ -96,7 +96,7 @@ def train(
     weights: str | None,
     out: Path,
 ) -> None:
-    """Trains NAME, or goes on with it."""
+    """Trains NAME, or resumes it."""
     from fer_experiments import console
     from fer_experiments.stages import common
 
@@ -152,7 +152,7 @@ def _trained(
         learning_rate=config.finetune.finetune_learning_rate,
         epochs=config.finetune.finetune_epochs,
         first_epoch=config.head_training.epochs + 1,
-        rates=classifier.shares_of_rate(model, config.finetune.layer_decay),
+        layer_multipliers=classifier.learning_rate_multipliers(model, config.finetune.layer_decay),
     )
     return model, [*history, *_fit(model, config, prepared, whole, "finetune", folder)]
 

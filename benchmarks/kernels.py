@@ -50,10 +50,10 @@ def _rates(backbone: str) -> dict[str, float]:
     """Images a second, by what is done with them."""
     from fer_experiments.models import classifier
     from fer_experiments.recipes import resolve
-    from fer_experiments.training import memory
-    from fer_experiments.training.optimizers import Plan
+    from fer_experiments.training import malloc
+    from fer_experiments.training.optimizers import LoopConfig
 
-    memory.keep_freed()
+    malloc.keep_freed()
     config = resolve("quick", {"backbone": backbone, "weights": "none"})
     top = config.finetune.unfreeze_layers
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
@@ -71,7 +71,7 @@ def _rates(backbone: str) -> dict[str, float]:
     found = {"forward": rate(lambda: model.predict_on_batch(images))}
     for what, layers in (("topmost layers", top), ("whole network", 0)):
         classifier.unfreeze(model, layers, train_batchnorm=True)
-        model.compile(Plan(optimizer="adamw").build(1), "categorical_crossentropy")
+        model.compile(LoopConfig(optimizer="adamw").build(1), "categorical_crossentropy")
         found[what] = rate(lambda: model.train_on_batch(images, labels))
     return found
 

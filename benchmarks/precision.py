@@ -15,7 +15,7 @@ import numpy as np
 
 from fer_experiments.models import classifier
 from fer_experiments.recipes import resolve
-from fer_experiments.training.optimizers import Plan
+from fer_experiments.training.optimizers import LoopConfig
 
 
 @click.command()
@@ -38,7 +38,7 @@ def _training(backbone: str, precision: str, batches: int) -> Callable[[], float
     config = resolve("quick", {"backbone": backbone, "weights": "none", "precision": precision})
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     classifier.unfreeze(model, 0, train_batchnorm=True)
-    model.compile(Plan(optimizer="adamw").build(1), "categorical_crossentropy")
+    model.compile(LoopConfig(optimizer="adamw").build(1), "categorical_crossentropy")
     draw = np.random.default_rng(0)
     size = config.fit.batch_size
     images = draw.uniform(0, 255, (batches * size, 48, 48, 1)).astype(np.float32)

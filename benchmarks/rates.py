@@ -19,12 +19,13 @@ import tensorflow as tf
 from fer_experiments.config import Config
 from fer_experiments.data.prepared import prepare
 from fer_experiments.evaluation.predictions import predict
-from fer_experiments.models import classifier, feature_files, features
+from fer_experiments.models import classifier
+from fer_experiments.models.features import cache, extraction
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import inputs
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.loop import fit
-from fer_experiments.training.optimizers import Plan
+from fer_experiments.training.optimizers import LoopConfig
 
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:
@@ -95,13 +96,13 @@ def _predict(model: keras.Model, images: np.ndarray) -> float:
 
 def _extract(model: keras.Model, prepared: Any, config: Config) -> float:
     """The whole of it: compilation, every tensor that head and fine-tuning need, writing."""
-    from fer_experiments.models import cuts
+    from fer_experiments.models import truncation
 
-    feature_files.clear()
-    head = cuts.find(model, cuts.training_layers(model))
+    cache.clear()
+    head = truncation.points(model, truncation.training_layers(model))
     later = classifier.to_unfreeze(model, 4, train_batchnorm=False)
-    tuned = cuts.find(model, cuts.training_layers(model) | set(later))
-    found = features.obtain(model, prepared, config, cut=head, also=tuned)
+    tuned = truncation.points(model, truncation.training_layers(model) | set(later))
+    found = extraction.obtain(model, prepared, config, points=head, also=tuned)
     return found.computed / found.seconds
 
 
@@ -134,7 +135,7 @@ def _whole(config: Config, prepared: Any, images: int, rounds: int) -> tuple[flo
         feed.model,
         batches("train", 288, 0),
         batches("val", 32, None),
-        Plan(epochs=1, keep_epoch="last"),
+        LoopConfig(epochs=1, keep_epoch="last"),
         first_epoch=1,
         log=lambda record: seconds.append(record["seconds"]),
     )

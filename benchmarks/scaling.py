@@ -52,7 +52,8 @@ def _part(archive: Path, count: int, folder: Path) -> Path:
 
 def _steps(archive: Path, repeat: int) -> dict[str, float]:
     """Seconds of each step."""
-    from fer_experiments.models import classifier, feature_files
+    from fer_experiments.models import classifier
+    from fer_experiments.models.features import cache
     from fer_experiments.stages import inputs
 
     seconds = {"prepare": float("inf")}
@@ -71,7 +72,7 @@ def _steps(archive: Path, repeat: int) -> dict[str, float]:
         started = time.perf_counter()
         prepared = prepare(config.data)
         seconds["prepare"] = min(seconds["prepare"], time.perf_counter() - started)
-    feature_files.clear()
+    cache.clear()
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     feed = inputs.of_phase(model, config, prepared)
     seconds["extraction"] = feed.features_seconds
@@ -83,7 +84,7 @@ def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
     """Seconds of the fastest of four epochs after the first one, which compiles."""
     from fer_experiments.training.batches import Batches
     from fer_experiments.training.loop import fit
-    from fer_experiments.training.optimizers import Plan
+    from fer_experiments.training.optimizers import LoopConfig
 
     seconds: list[float] = []
     batches = [
@@ -93,7 +94,7 @@ def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
     fit(
         feed.model,
         *batches,
-        Plan(learning_rate=config.head_training.learning_rate, epochs=5, keep_epoch="last"),
+        LoopConfig(learning_rate=config.head_training.learning_rate, epochs=5, keep_epoch="last"),
         first_epoch=1,
         log=lambda record: seconds.append(record["seconds"]),
     )

@@ -19,7 +19,7 @@ from fer_experiments.errors import (
     ConfigError,
     FerError,
     UsageError,
-    shown,
+    quote,
 )
 from fer_experiments.options import (
     DAILY,
@@ -239,7 +239,7 @@ def finetune(
 @experiment_option
 @text_option(
     "tta",
-    "test-time augmentation beside the plain scores: none, flip, crops, or N views",
+    "test-time augmentation beside the plain scores: none, flip, crops, or N random views",
     longest=20,
 )
 @dry_run_option
@@ -368,7 +368,7 @@ def register(
     experiment: str | None,
     **thresholds: float | None,
 ) -> Any:
-    """Register the best evaluated model that the gate lets pass, and make it champion.
+    """Register the best evaluated model that meets the promotion rule, and make it champion.
 
     If it lets none pass, the best one becomes challenger.
     """
@@ -396,9 +396,9 @@ def register(
 @only_model_option
 @experiment_option
 def promote(version: str, model_name: str | None, experiment: str | None) -> Any:
-    """Make a version champion by hand, past the gate; leaves a trace."""
+    """Make a version champion by hand, whatever the promotion rule says; leaves a trace."""
     if not version.isdecimal() or len(version) > 18:
-        raise ConfigError(f"Expected version to be a whole number. Received: {shown(version)}")
+        raise ConfigError(f"Expected version to be a whole number. Received: {quote(version)}")
     from fer_experiments.stages import promote as stage
 
     return stage.promote(int(version), model_name=model_name, experiment=experiment)
@@ -470,7 +470,7 @@ def main_(
         return stage.resume(resume, model_name=model_name)
     names = [name.strip() for name in (backbones or "vgg16,resnet50").split(",")]
     if len(set(names)) != len(names):
-        raise ConfigError(f"Expected each backbone once. Received: backbones={shown(backbones)}")
+        raise ConfigError(f"Expected each backbone once. Received: backbones={quote(backbones)}")
     own = given(options)
     chosen: list[Any] = [own.pop("seed", None)]
     if seeds is not None:
@@ -478,7 +478,7 @@ def main_(
             raise UsageError("Expected one of seed and seeds. Received: both")
         chosen = [check_value(FIELDS["seed"][1], seed) for seed in seeds.split(",")]
         if len(set(chosen)) != len(chosen):
-            raise ConfigError(f"Expected each seed once. Received: seeds={shown(seeds)}")
+            raise ConfigError(f"Expected each seed once. Received: seeds={quote(seeds)}")
     configs = [
         resolve(recipe, {**own, "backbone": name} | ({} if seed is None else {"seed": seed}))
         for name in names
@@ -559,7 +559,7 @@ def predict(
 )
 @click.option("--clear", is_flag=True, help="Remove them all.")
 @click.option(
-    "--unfinished", is_flag=True, help="With --clear: also runs that --resume could go on with."
+    "--unfinished", is_flag=True, help="With --clear: also runs that --resume could still resume."
 )
 def cache(clear: bool, unfinished: bool) -> Any:
     """List the features that are kept, or remove them; see --cache of train."""
@@ -605,7 +605,7 @@ def runs(stage: str | None, experiment: str | None, every: bool) -> Any:
     """The runs in the store, by stage, with ids and scores (of the epoch that was kept)."""
     if stage is not None and stage not in RUN_STAGES:
         raise ConfigError(
-            f"Expected stage to be one of {', '.join(RUN_STAGES)}. Received: stage={shown(stage)}"
+            f"Expected stage to be one of {', '.join(RUN_STAGES)}. Received: stage={quote(stage)}"
         )
     from fer_experiments.stages import runs as listing
 
@@ -631,7 +631,8 @@ def _nothing_else(*options: Any) -> None:
     """Raises UsageError if any of these was given beside --resume."""
     if any(option not in (None, False) for option in options):
         raise UsageError(
-            "Expected resume alone: the run goes on as it was begun. Received: other options too"
+            "Expected resume alone: a run is resumed with the options that it was started with. "
+            "Received: other options too"
         )
 
 

@@ -75,7 +75,7 @@ def unfinished(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
 
 
 def _in_list(incomplete: str, known: Iterable[tuple[str, str]]) -> list[CompletionItem]:
-    """Of values and what they are, those that go on with what stands behind the last comma."""
+    """Of values and what they are, those that begin with what stands behind the last comma."""
     before, comma, begun = incomplete.rpartition(",")
     return [
         CompletionItem(f"{before}{comma}{value}", help=about)

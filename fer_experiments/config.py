@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any
 
-from fer_experiments.errors import ConfigError, shown
+from fer_experiments.errors import ConfigError, quote
 from fer_experiments.migrations import CONFIG_VERSION, VERSION_KEY, migrated
 
 
@@ -52,7 +52,7 @@ class DataConfig(_Checked):
     )
     data_seed: int = _option(
         0,
-        "governs synthetic drawing, limit, holdout and augmented views",
+        "governs synthetic drawing, limit, holdout and augmented copies",
         minimum=0,
         maximum=2**32 - 1,
     )
@@ -344,7 +344,7 @@ class Config:
             if name not in FIELDS:
                 raise ConfigError(
                     f"Expected a configuration field, one of {', '.join(FIELDS)}. "
-                    f"Received: {shown(name)}={shown(value)}"
+                    f"Received: {quote(name)}={quote(value)}"
                 )
             by_section.setdefault(FIELDS[name][0], {})[name] = value
         return replace(
@@ -402,12 +402,12 @@ def check_value(spec: Field[Any], value: Any) -> Any:
     except ValueError:
         raise ConfigError(
             f"Expected {spec.name} to be {_KINDS[kind.removesuffix(' | None')]}. "
-            f"Received: {spec.name}={shown(value)}"
+            f"Received: {spec.name}={quote(value)}"
         ) from None
     if "choices" in rule and value not in rule["choices"]:
         raise ConfigError(
             f"Expected {spec.name} to be one of {', '.join(rule['choices'])}. "
-            f"Received: {spec.name}={shown(value)}"
+            f"Received: {spec.name}={quote(value)}"
         )
     low, high = rule.get("minimum"), rule.get("maximum")
     too_low = low is not None and (value <= low if rule.get("above") else value < low)
@@ -415,7 +415,7 @@ def check_value(spec: Field[Any], value: Any) -> Any:
         bound = f"above {low}" if rule.get("above") else f"at least {low}"
         upper = "" if high is None else f" and at most {high}"
         raise ConfigError(
-            f"Expected {spec.name} to be {bound}{upper}. Received: {spec.name}={shown(value)}"
+            f"Expected {spec.name} to be {bound}{upper}. Received: {spec.name}={quote(value)}"
         )
     return value
 

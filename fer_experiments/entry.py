@@ -14,7 +14,7 @@ import click
 
 from fer_experiments import console
 from fer_experiments.cli import cli
-from fer_experiments.errors import FerError, Terminated, cut, first_line, one_line
+from fer_experiments.errors import FerError, Terminated, one_line, summarize, truncate
 from fer_experiments.migrations import renamed_arguments
 
 # What was typed may be a whole file by mistake, and some errors quote it.
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception as error:
         if "--verbose" in given:
             console.complain(traceback.format_exc())
-        text = first_line(error, 300) if str(error).strip() else "no message"
+        text = summarize(error, 300) if str(error).strip() else "no message"
         _fail(f"{type(error).__name__}: {text} (fer --verbose COMMAND shows where)", 1)
 
 
@@ -60,7 +60,7 @@ def _terminate(signum: int, frame: Any) -> NoReturn:
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
-    line = cut(one_line(message), _LONGEST_LINE)
+    line = truncate(one_line(message), _LONGEST_LINE)
     console.complain(f"Error: {line}")
     if os.environ.get("MLFLOW_RUN_ID"):
         # `mlflow run` has made a run already and will end it as FAILED: it shall say why.

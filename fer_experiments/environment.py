@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fer_experiments.errors import UsageError, shown
+from fer_experiments.errors import UsageError, quote
 
 
 def seconds(name: str, default: float, *, zero: bool = True) -> float:
@@ -29,7 +29,7 @@ def seconds(name: str, default: float, *, zero: bool = True) -> float:
     if not fits:
         least = "0 or more" if zero else "more than 0"
         raise UsageError(
-            f"Expected {name} to be a number of seconds, {least}. Received: {shown(given)}; change "
+            f"Expected {name} to be a number of seconds, {least}. Received: {quote(given)}; change "
             "or unset it"
         )
     return value

@@ -9,7 +9,7 @@ Every message is one line without secrets: the rule, what was received, what to 
     ├── DataError               the images cannot be used as they are
     │   └── DiskFullError           what is computed does not fit on the disk
     ├── WeightsError            the pre-trained weights cannot be had or do not fit
-    ├── TrainingError           training cannot go on
+    ├── TrainingError           training cannot continue
     └── TrackingError           MLflow refuses or cannot be reached
 
 `Terminated` is no failure but a request, as KeyboardInterrupt is.
@@ -36,20 +36,20 @@ def one_line(text: str) -> str:
     return escaped(" ".join(redact(text).split()))
 
 
-def shown(value: object, most: int = 80) -> str:
+def quote(value: object, most: int = 80) -> str:
     """A value that was received, as it can stand in an error: visible, cut where it is long."""
-    return cut(escaped(redact(str(value))), most)
+    return truncate(escaped(redact(str(value))), most)
 
 
-def cut(text: str, most: int) -> str:
+def truncate(text: str, most: int) -> str:
     """The text, with `…` in the place of what is too much."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def first_line(error: BaseException, most: int = 160) -> str:
+def summarize(error: BaseException, most: int = 160) -> str:
     """What another library's error says, as it can stand inside one line of ours."""
     lines = str(error).strip().splitlines()
-    return shown(lines[0], most) if lines else type(error).__name__
+    return quote(lines[0], most) if lines else type(error).__name__
 
 
 class FerError(Exception):
@@ -88,7 +88,7 @@ class WeightsError(FerError):
 
 
 class TrainingError(FerError):
-    """Training cannot go on, for example because the loss is no longer finite."""
+    """Training cannot continue, for example because the loss is no longer finite."""
 
 
 class Terminated(BaseException):

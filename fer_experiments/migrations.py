@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fer_experiments.errors import ConfigError, shown
+from fer_experiments.errors import ConfigError, quote
 
 CONFIG_VERSION = 2
 VERSION_KEY = "config_version"
@@ -61,7 +61,7 @@ def migrated(flat: Mapping[str, Any]) -> dict[str, Any]:
     if str(version) not in {str(known) for known in range(1, CONFIG_VERSION + 1)}:
         raise ConfigError(
             f"Expected a configuration of version 1 to {CONFIG_VERSION}. Received: version "
-            f"{shown(version)}, of a newer fer_experiments; update it"
+            f"{quote(version)}, of a newer fer_experiments; update it"
         )
     for change in RENAMED:
         if change.old in found:
@@ -70,7 +70,7 @@ def migrated(flat: Mapping[str, Any]) -> dict[str, Any]:
         if gone.old in found and (value := found.pop(gone.old)) != gone.neutral:
             raise ConfigError(
                 f"Expected {gone.old}={gone.neutral}: the field is gone. "
-                f"Received: {gone.old}={shown(value)}"
+                f"Received: {gone.old}={quote(value)}"
             )
     for name, values in RENAMED_VALUES.items():
         if name in found:
@@ -92,7 +92,7 @@ def renamed_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             given[i] = f"{new}={value}" if equals else new
             if not equals and i + 1 < end:
                 value = given[i + 1] = str(change.value(given[i + 1]))
-            warnings.append(f"{flag} is called {new} now: {new} {shown(value)}")
+            warnings.append(f"{flag} is called {new} now: {new} {quote(value)}")
         for name, values in RENAMED_VALUES.items():
             option = f"--{name.replace('_', '-')}"
             for old, new_value in values.items():

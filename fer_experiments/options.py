@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from fer_experiments import console
 from fer_experiments.config import FIELDS, check_value, is_text
-from fer_experiments.errors import ConfigError, shown
+from fer_experiments.errors import ConfigError, quote
 from fer_experiments.recipes import DEFAULT_RECIPE, resolve
 from fer_experiments.secrets import holds_secret
 
@@ -166,7 +166,7 @@ class TextType(click.ParamType[Any]):
         if len(text) > self.longest or not is_text(text):
             raise ConfigError(
                 f"Expected {name} to be text of at most {self.longest} characters, none of them a "
-                f"control character. Received: {len(text)} characters, {shown(text)}"
+                f"control character. Received: {len(text)} characters, {quote(text)}"
             )
         return value
 
@@ -184,7 +184,7 @@ def _refuse_secret(name: str, text: str) -> None:
     if holds_secret(text):
         raise ConfigError(
             f"Expected {name} without user name, password, token or key: it would be stored with "
-            f"the run, for all who may see it. Received: {name}={shown(text)}"
+            f"the run, for all who may see it. Received: {name}={quote(text)}"
         )
 
 

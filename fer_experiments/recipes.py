@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fer_experiments.config import Config
-from fer_experiments.errors import ConfigError, shown
+from fer_experiments.errors import ConfigError, quote
 
 DEFAULT_RECIPE = "quick"
 
@@ -52,8 +52,9 @@ def baseline(backbone: str) -> Config:
 def demo(backbone: str) -> Config:
     """Small and quick, for the embedded synthetic faces and randomly initialised backbones.
 
-    A frozen random VGG16 shrinks activations layer by layer until a head sees nothing; a low cut,
-    He initialisation and batch normalisation before the hidden layer keep the signal.
+    A frozen random VGG16 shrinks activations layer by layer until a head sees nothing;
+    truncation low in it, He initialisation and batch normalisation before the hidden layer keep the
+    signal.
 
         fer main --recipe demo
 
@@ -101,7 +102,7 @@ def tuned(backbone: str) -> Config:
     """quick with a block more, mirrored images and more epochs: an hour or two on two slow cores.
 
     What lies below the two topmost blocks is computed once for every training image and once more
-    for its second view, which is mirrored half of the time (4.6 GB in the feature cache).
+    for its augmented copy, which is mirrored half of the time (4.6 GB in the feature cache).
 
         fer main --recipe tuned --dataset archive.zip --weights weights/
         fer ensemble --run-ids VGG16_RUN,RESNET50_RUN --tta flip
@@ -184,7 +185,7 @@ def resolve(recipe: str | None = None, overrides: Mapping[str, Any] | None = Non
     name = recipe or DEFAULT_RECIPE
     if name not in RECIPES:
         raise ConfigError(
-            f"Expected recipe to be one of {', '.join(RECIPES)}. Received: recipe={shown(name)}"
+            f"Expected recipe to be one of {', '.join(RECIPES)}. Received: recipe={quote(name)}"
         )
     given = dict(overrides or {})
     backbone = given.get("backbone", Config().model.backbone)

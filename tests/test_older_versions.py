@@ -1,4 +1,4 @@
-"""What version 1 registered still loads, predicts, is evaluated, compared, gone on with."""
+"""What version 1 registered still loads, predicts, is evaluated, compared, resumed."""
 
 import gzip
 import json

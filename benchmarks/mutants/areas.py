@@ -55,13 +55,13 @@ AREAS = (
         files=(
             "training/batches.py",
             "training/optimizers.py",
-            "training/averages.py",
+            "training/ema.py",
             "training/loop.py",
         ),
         tests=(
             "training/test_batches.py",
             "training/test_optimizers.py",
-            "training/test_averages.py",
+            "training/test_ema.py",
             "training/test_loop.py",
             "training/test_checkpoints.py",
         ),

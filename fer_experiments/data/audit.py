@@ -106,11 +106,11 @@ def near_counts(
         whose group has an image there.
     """
     same = pixel_groups(images)
-    twin = np.isin(same, same[splits == "train"])
+    exact = np.isin(same, same[splits == "train"])
     near_train = np.zeros(len(images), dtype=bool)
     for group in near:
         near_train[group.members] = "train" in splits[group.members]
-    more = splits[near_train & ~twin]
+    more = splits[near_train & ~exact]
     return {
         "near_groups": len(near),
         "near_images": sum(len(g.members) for g in near),

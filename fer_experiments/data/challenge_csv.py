@@ -28,7 +28,7 @@ from fer_experiments.data.images import (
 from fer_experiments.data.layout import Placed, Reading
 from fer_experiments.data.listing import Files, FolderFiles
 from fer_experiments.data.parallel import in_order
-from fer_experiments.errors import DataError, first_line, shown
+from fer_experiments.errors import DataError, quote, summarize
 
 # The challenge numbers the emotions in another order than the alphabetical folders.
 CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -212,7 +212,7 @@ def _as_csv(path: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or first_line(error)
+    return getattr(error, "strerror", None) or summarize(error)
 
 
 def _id(usage: str, number: int) -> str:
@@ -250,14 +250,14 @@ def _label(row: dict[str, str]) -> str:
     emotion = row.get("emotion", "").strip()
     label = _LABELS.get(emotion.lower())
     if label is None:
-        raise ValueError(f"emotion must be 0 to 6 or a class, is '{shown(emotion, 20)}'")
+        raise ValueError(f"emotion must be 0 to 6 or a class, is '{quote(emotion, 20)}'")
     return label
 
 
 def _usage(row: dict[str, str]) -> str:
     usage = row.get("usage", "").strip()
     if usage not in CSV_USAGES:
-        raise ValueError(f"Usage must be one of {', '.join(CSV_USAGES)}, is '{shown(usage, 20)}'")
+        raise ValueError(f"Usage must be one of {', '.join(CSV_USAGES)}, is '{quote(usage, 20)}'")
     return usage
 
 

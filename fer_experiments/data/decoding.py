@@ -25,7 +25,7 @@ from fer_experiments.data.images import (
     white_of,
 )
 from fer_experiments.data.parallel import in_order
-from fer_experiments.errors import DataError, escaped, shown
+from fer_experiments.errors import DataError, escaped, quote
 
 # Files that a process decodes at a time.
 _CHUNK = 1024
@@ -187,7 +187,7 @@ def _whites(paths: Sequence[str], ranges: Sequence[_Range | None], where: Path) 
             raise DataError(
                 f"Expected images of more than 8 bits in {where} whose brightest value tells what "
                 f"is white (1 of fractions; 255, 1023, 4095, 16383 or 65535). Received: "
-                f"{brightest.highest:g} in {shown(as_text(path), 200)}"
+                f"{brightest.highest:g} in {quote(as_text(path), 200)}"
                 + ("" if white is None else f", while most of {len(images)} are far darker")
                 + "; scale them to 8 bits"
             )

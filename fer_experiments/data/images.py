@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fer_experiments.config import DataConfig
 from fer_experiments.data.files import Unreadable
-from fer_experiments.errors import DataError, first_line, shown
+from fer_experiments.errors import DataError, quote, summarize
 
 # The seven emotions in label order, as Kaggle's folders sort.
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -106,7 +106,7 @@ def decode(content: bytes) -> Decoded:
         raise BadImage("too many pixels") from None
     # Pillow's decoders raise almost anything on damaged input.
     except Exception as error:
-        raise BadImage(f"cannot be decoded: {first_line(error, 80)}") from None
+        raise BadImage(f"cannot be decoded: {summarize(error, 80)}") from None
 
 
 def _numbers(image: Image.Image) -> tuple[str, float | None]:
@@ -214,7 +214,7 @@ def refuse_bad(bad: Sequence[str], total: int, config: DataConfig, where: str) -
     """Raises DataError for bad images, unless the configuration skips them and some are good."""
     if not bad or (config.on_bad_image == "skip" and len(bad) < total):
         return
-    some = "; ".join(shown(reason, 200) for reason in bad[:3])
+    some = "; ".join(quote(reason, 200) for reason in bad[:3])
     some += f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     advice = (
         "mend them, or pass on_bad_image=skip" if len(bad) < total else "none of them is an image"

@@ -27,7 +27,7 @@ from fer_experiments.data.files import (
     is_junk,
     suffix_of,
 )
-from fer_experiments.errors import DataError, shown
+from fer_experiments.errors import DataError, quote
 
 PARTS = ("train", "val", "test")
 # FER-2013's own names of its parts, in its CSV's column, its files' and some people's folders.
@@ -66,7 +66,7 @@ class LeftOut:
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
-        some = ", ".join(shown(as_text(example)) for example in self.examples)
+        some = ", ".join(quote(as_text(example)) for example in self.examples)
         return (
             f"{self.count} {self.kind} ({some}{', …' if self.count > len(self.examples) else ''})"
         )
@@ -110,17 +110,17 @@ class Reading:
         """The reading in words: class names with counts by part, what is left out, what is junk."""
         counts = self.counts_with(split)
         parts = list(counts)
-        width = max(len(shown(name)) for name in (*self.class_names, "class", "all"))
+        width = max(len(quote(name)) for name in (*self.class_names, "class", "all"))
         rows = [["class", *parts]]
         rows += [
-            [shown(name), *(str(counts[part][name]) for part in parts)] for name in self.class_names
+            [quote(name), *(str(counts[part][name]) for part in parts)] for name in self.class_names
         ]
         rows.append(["all", *(str(counts[part].total()) for part in parts)])
         lines = [f"  {row[0]:<{width}}" + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows]
         if self.table:
-            lines.append(f"read from: {shown(as_text(self.table), 200)}")
+            lines.append(f"read from: {quote(as_text(self.table), 200)}")
         if self.passed:
-            lines.append(f"passed through: {' / '.join(map(shown, self.passed))}")
+            lines.append(f"passed through: {' / '.join(map(quote, self.passed))}")
         lines += [f"left out: {what}" for what in self.not_used()]
         if self.junk:
             lines.append(f"skipped: {self.junk}")
@@ -128,7 +128,7 @@ class Reading:
 
     def not_used(self) -> list[str]:
         """What is left out, in words: classes without images, files by kind."""
-        dropped = [f"the class {shown(as_text(name))}, without images" for name in self.dropped]
+        dropped = [f"the class {quote(as_text(name))}, without images" for name in self.dropped]
         return [*dropped, *map(str, self.left_out)]
 
 
@@ -234,7 +234,7 @@ def read(
     if empty and on_empty_class == "refuse":
         raise DataError(
             f"Expected images in every class folder of {where}. Found: none in {_listed(empty)}; "
-            "pass on_empty_class=drop to go on without"
+            "pass on_empty_class=drop to leave them out"
         )
     return Reading(
         files=tuple(placed),
@@ -348,7 +348,7 @@ class _Tree:
         if len(parts) > 1:
             raise DataError(
                 f"Expected at most one part on the way to an image in {self._where}. Received: "
-                f"{shown(as_text(paths[0]), 200)}, which says {' and '.join(sorted(parts))}; "
+                f"{quote(as_text(paths[0]), 200)}, which says {' and '.join(sorted(parts))}; "
                 "rename one of the folders"
             )
         where = tuple(i for i, part in enumerate(said) if part is None)
@@ -445,7 +445,7 @@ class _Tree:
             found = ", ".join(f"{n} in {part}" for part, n in counts.items())
             raise DataError(
                 f"Expected images for training in {self._where}. Found: {found or 'none'} "
-                f"({shown(as_text(placed[0].path)) if placed else 'no class folder'}){beside}; a "
+                f"({quote(as_text(placed[0].path)) if placed else 'no class folder'}){beside}; a "
                 "folder's name says its part by the words train, val, test: pass the folder that "
                 "holds train, or rename"
             )
@@ -454,7 +454,7 @@ class _Tree:
             if labels & {name.lower() for name in folder.chain}:
                 raise DataError(
                     f"Expected every labelled image of {self._where} in a part, as others are. "
-                    f"Received: {shown(as_text(folder.paths[0]), 200)}; let the name of its folder "
+                    f"Received: {quote(as_text(folder.paths[0]), 200)}; let the name of its folder "
                     "say train, val or test, or take it out"
                 )
 
@@ -503,7 +503,7 @@ def _class_names(placed: Sequence[Placed], where: Path) -> tuple[str, ...]:
             raise DataError(
                 f"Expected class folders with names of at most {_LONGEST_CLASS} characters, none "
                 f"of them a control character or of an unknown encoding, in {where}. Received: "
-                f"{shown(as_text(name))}"
+                f"{quote(as_text(name))}"
             )
     return tuple(sorted(train))
 
@@ -520,13 +520,13 @@ def _no_classes(listing: _Listing, where: Path) -> str:
     inside = [path for names, path in images if names]
     unread = [path for suffix in UNREAD_IMAGE_SUFFIXES for path in others.get(suffix, ())]
     if inside:
-        path = shown(as_text(inside[0]), 200)
+        path = quote(as_text(inside[0]), 200)
         return f"{message}: {path} lies in a part, but no folder says its class"
     if archives:
-        path = shown(as_text(min(archives)), 200)
+        path = quote(as_text(min(archives)), 200)
         return f"{message}; it holds {path}: unpack that, and pass what comes out"
     if unread and not images:
-        path = shown(as_text(min(unread)), 200)
+        path = quote(as_text(min(unread)), 200)
         return f"{message}; images such as {path} are not read: save them as PNG or JPEG"
     return message
 
@@ -541,5 +541,5 @@ def _letters(name: str) -> str:
 
 def _listed(names: Iterable[str], most: int = 10) -> str:
     """Names in their order, some of them if they are many."""
-    ordered = [shown(as_text(name)) for name in sorted(names)]
+    ordered = [quote(as_text(name)) for name in sorted(names)]
     return ", ".join(ordered[:most]) + (", …" if len(ordered) > most else "")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from fer_experiments.data.files import LARGEST_FILE, Unreadable, as_text, is_junk, read_file
-from fer_experiments.errors import DataError, first_line, shown
+from fer_experiments.errors import DataError, quote, summarize
 
 # Links to folders on the way to a file: folders that link to each other have no end of ways.
 _MOST_LINKS = 3
@@ -81,7 +81,7 @@ class FolderFiles:
                     if more > _MOST_LINKS:
                         raise DataError(
                             f"Expected at most {_MOST_LINKS} links on the way to a folder. "
-                            f"Received: {shown(as_text(entry.path), 300)}"
+                            f"Received: {quote(as_text(entry.path), 300)}"
                         )
                     todo.append((Path(entry.path), f"{relative}/", above, more))
                 else:
@@ -125,7 +125,7 @@ class ZipFiles:
         crooked = [name for name in names if "\\" in name]
         if crooked and not any("/" in name for name in names):
             raise DataError(
-                f"Expected names with / in {self.path}. Received: {shown(min(crooked), 200)}, as "
+                f"Expected names with / in {self.path}. Received: {quote(min(crooked), 200)}, as "
                 "some programs for Windows write them; unpack it there, and pass the folder or "
                 "pack it anew"
             )
@@ -140,7 +140,7 @@ class ZipFiles:
             # Without the flag that says UTF-8, Python reads code page 437, whatever was meant.
             if not info.flag_bits & 0x800 and not folder.isascii():
                 raise DataError(
-                    f"Expected names in UTF-8 in {self.path}. Received: {shown(folder, 200)}, in "
+                    f"Expected names in UTF-8 in {self.path}. Received: {quote(folder, 200)}, in "
                     "an encoding that it does not tell; unpack it where it was packed, rename the "
                     "folders or pack it anew with names in UTF-8"
                 )
@@ -163,7 +163,7 @@ class ZipFiles:
                 raise
             # Damage shows as BadZipFile, zlib.error, RuntimeError (encrypted) and more.
             except Exception as error:
-                raise Unreadable(f"cannot be unpacked: {first_line(error)}") from None
+                raise Unreadable(f"cannot be unpacked: {summarize(error)}") from None
 
         return read
 
@@ -174,7 +174,7 @@ class ZipFiles:
             try:
                 file = archive.open(relative)
             except Exception as error:  # RuntimeError (encrypted), BadZipFile and more
-                raise OSError(first_line(error)) from None
+                raise OSError(summarize(error)) from None
             with file, _damage():
                 yield file
 
@@ -188,7 +188,7 @@ class ZipFiles:
         # Damage shows as BadZipFile, OSError, struct.error, UnicodeDecodeError and more.
         except Exception as error:
             raise DataError(
-                f"{self.path} cannot be opened as a zip: {first_line(error)}. "
+                f"{self.path} cannot be opened as a zip: {summarize(error)}. "
                 "If it was downloaded, download it again"
             ) from None
 
@@ -207,7 +207,7 @@ class TarFiles:
         # Damage shows as TarError, OSError, EOFError, zlib.error, lzma's error and more.
         except Exception as error:
             raise DataError(
-                f"{self.path} cannot be opened as a tar: {first_line(error)}. "
+                f"{self.path} cannot be opened as a tar: {summarize(error)}. "
                 "If it was downloaded, download it again"
             ) from None
         marks = [
@@ -239,7 +239,7 @@ def _damage() -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise OSError(f"damaged: {first_line(error)}") from None
+        raise OSError(f"damaged: {summarize(error)}") from None
 
 
 def _sorted_out(marks: list[tuple[str, Any]], folders: Iterable[str]) -> Listing:

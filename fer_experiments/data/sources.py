@@ -27,7 +27,7 @@ from fer_experiments.data.images import (
 from fer_experiments.data.layout import Placed, Reading
 from fer_experiments.data.listing import FolderFiles, TarFiles, ZipFiles
 from fer_experiments.data.tree import TreeSource
-from fer_experiments.errors import DataError, UsageError, first_line, shown
+from fer_experiments.errors import DataError, UsageError, quote, summarize
 from fer_experiments.secrets import redact
 
 KAGGLE_HANDLE = "msambare/fer2013"
@@ -83,7 +83,7 @@ def open_source(
     if not is_file(path):
         raise UsageError(
             "Expected dataset to be kaggle, synthetic, or an existing folder, zip or CSV. "
-            f"Received: {shown(dataset, 200)} (looked for {shown(located(redact(dataset)), 300)})"
+            f"Received: {quote(dataset, 200)} (looked for {quote(located(redact(dataset)), 300)})"
         )
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         return TreeSource(ZipFiles(path), class_level, on_empty_class)
@@ -173,7 +173,7 @@ class KaggleSource:
         # kagglehub lets requests', urllib's and its own errors through; all mean the same here.
         except Exception as error:
             raise DataError(
-                f"Kaggle's {KAGGLE_HANDLE} could not be downloaded ({first_line(error)}). Go on "
+                f"Kaggle's {KAGGLE_HANDLE} could not be downloaded ({summarize(error)}). Try again "
                 "with a network, or download archive.zip from "
                 f"https://www.kaggle.com/datasets/{KAGGLE_HANDLE} and pass dataset=archive.zip"
             ) from None

@@ -12,7 +12,7 @@ from fer_experiments.data import layout
 from fer_experiments.data.audit import leaks, pixel_groups
 from fer_experiments.data.dataset import SPLITS
 from fer_experiments.data.images import LabelledImages
-from fer_experiments.errors import ConfigError, DataError, shown
+from fer_experiments.errors import ConfigError, DataError, quote
 
 
 def resolve(split: str, images: Iterable[tuple[str, str]]) -> str:
@@ -97,7 +97,7 @@ def official(parts: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         if said not in ("val", "test") or (parts[i] == "val" and said == "test"):
             raise DataError(
                 "Expected test files named PublicTest_… or PrivateTest_… with split=official. "
-                f"Received: {shown(ids[i], 200)}; pass split=given"
+                f"Received: {quote(ids[i], 200)}; pass split=given"
             )
         splits[i] = said
     if not len(held_out):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from fer_experiments.errors import DataError, DiskFullError, UsageError, shown
+from fer_experiments.errors import DataError, DiskFullError, UsageError, quote
 
 
 def data_home() -> Path:
@@ -38,7 +38,7 @@ def data_home() -> Path:
         home = None
     # Of these two nothing is an error, whatever the name.
     if home is None or (os.path.exists(home) and not os.path.isdir(home)):  # noqa: PTH110, PTH112
-        raise UsageError(f"Expected FER_DATA_HOME to be a folder. Received: {shown(chosen, 200)}")
+        raise UsageError(f"Expected FER_DATA_HOME to be a folder. Received: {quote(chosen, 200)}")
     return home
 
 

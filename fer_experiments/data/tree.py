@@ -20,7 +20,7 @@ from fer_experiments.data.decoding import decode_files
 from fer_experiments.data.files import as_text, suffix_of
 from fer_experiments.data.images import FER_CLASSES, OFFICIAL_NAME, LabelledImages, PixelRule
 from fer_experiments.data.listing import Files, Listing, TarFiles
-from fer_experiments.errors import DataError, shown
+from fer_experiments.errors import DataError, quote
 
 # The names of the challenge's table in its own archives, which hold other tables too.
 _TABLES = ("fer2013.csv", "icml_face_data.csv")
@@ -56,7 +56,7 @@ class TreeSource:
         if len(chosen) > 1:
             raise DataError(
                 f"Expected one table of images in {self.files.path}. Found: "
-                f"{', '.join(shown(t.member) for t in chosen)}; pass one of them"
+                f"{', '.join(quote(t.member) for t in chosen)}; pass one of them"
             )
         return chosen[0] if chosen else None
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from fer_experiments.config import AugmentationConfig
 from fer_experiments.errors import ConfigError
+from fer_experiments.models.batched_inference import infer_in_batches
 from fer_experiments.models.crops import Crop, crop_of
-from fer_experiments.models.forward import forward
 
 if TYPE_CHECKING:
     import keras
@@ -66,7 +66,7 @@ def predict(model: keras.Model, images: np.ndarray, *, views: Views | None = Non
         ConfigError: crops are wanted of a model that looks at whole images.
     """
     changes = [None] if views is None else list(_changes(views, model))
-    by_view = [np.concatenate(list(forward(model, images, change=c))) for c in changes]
+    by_view = [np.concatenate(list(infer_in_batches(model, images, change=c))) for c in changes]
     return np.asarray(np.mean(by_view, axis=0, dtype=np.float32))  # (N, C)
 
 

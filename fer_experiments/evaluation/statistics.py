@@ -35,11 +35,11 @@ answer for six or more images of ten:
   a class often show no disagreement; one whole image is added there.
 - Two points of macro-F1 are seen in 45 % of 400 pairs on 3,589 images, eight in 54 % of 1,000 pairs
   on 300; 35 points among 11 models on 300 images always.
-- A gate that asks `superiority` replaces an equally good champion in 0.2 to 3.6 % of 1,000 times,
-  with 1, 2, 5, 10, 20 and 50 candidates, by macro-F1 and by log-loss.
+- A promotion rule that asks `superiority` replaces an equally good champion in 0.2 to 3.6 % of
+  1,000 times, with 1, 2, 5, 10, 20 and 50 candidates, by macro-F1 and by log-loss.
 
-The figures of families, gates and eight points are of a run before that image was added, which
-moves recall alone, and with more rounds than the simulation has now.
+The figures of families, promotion rules and eight points are of a run before that image was added,
+which moves recall alone, and with more rounds than the simulation has now.
 
 Everything is deterministic: resampling starts from a seed of its own.
 """

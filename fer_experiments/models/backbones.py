@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from fer_experiments.errors import ConfigError, shown
+from fer_experiments.errors import ConfigError, quote
 
 if TYPE_CHECKING:
     import keras
@@ -114,5 +114,5 @@ def lookup(name: str) -> Backbone:
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(
         f"Expected backbone to be one of {', '.join(BACKBONES)}. "
-        f"Received: backbone={shown(name)}{hint}"
+        f"Received: backbone={quote(name)}{hint}"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments.config import ModelConfig, per_backbone
-from fer_experiments.errors import ConfigError, shown
+from fer_experiments.errors import ConfigError, quote
 from fer_experiments.models import crops
 from fer_experiments.models import weights as pretrained
 from fer_experiments.models.backbones import Backbone, lookup
@@ -124,7 +124,7 @@ def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return _after(INPUT_END, model.layers[:start])
 
 
-def shares_of_rate(model: keras.Model, decay: float) -> dict[str, float]:
+def learning_rate_multipliers(model: keras.Model, decay: float) -> dict[str, float]:
     """By layer of the backbone, its share of the learning rate: `decay` for each block below the
     topmost one that trains. A block is what shares the first part of its name: block3, conv4."""
     trained = [layer.name for layer in backbone_layers(model) if layer.trainable_weights]
@@ -175,7 +175,7 @@ def _cut_tensor(whole: keras.Model, cut: str, row: Backbone) -> Any:
         near = get_close_matches(cut[:80], own, n=3, cutoff=0.3) or own[-3:]
         raise ConfigError(
             f"Expected truncate_at to be a layer of {row.name}, such as {', '.join(near)}. "
-            f"Received: truncate_at={shown(cut)}"
+            f"Received: truncate_at={quote(cut)}"
         )
     return whole.get_layer(cut).output
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from fer_experiments.data.files import is_file, is_folder, located
-from fer_experiments.errors import ConfigError, UsageError, WeightsError, first_line, shown
+from fer_experiments.errors import ConfigError, UsageError, WeightsError, quote, summarize
 from fer_experiments.models.backbones import Backbone
 from fer_experiments.secrets import redact
 
@@ -47,7 +47,7 @@ def check(weights: str, backbone: Backbone) -> Path | None:
     if not is_file(path):
         raise UsageError(
             "Expected weights to be imagenet, none, a Keras weights file, or a folder of such. "
-            f"Received: {shown(weights, 200)} (looked for {shown(located(redact(weights)), 300)})"
+            f"Received: {quote(weights, 200)} (looked for {quote(located(redact(weights)), 300)})"
         )
     return path
 
@@ -115,8 +115,9 @@ def _downloaded(backbone: Backbone) -> LayerWeights:
     # keras.utils.get_file wraps whatever urllib raised in a bare Exception.
     except Exception as error:
         raise WeightsError(
-            f"ImageNet weights of {backbone.name} could not be downloaded ({first_line(error)}). "
-            "Go on with a network, or pass weights=FILE of a copy that you have, or weights=none"
+            f"ImageNet weights of {backbone.name} could not be downloaded ({summarize(error)}). "
+            "Try again with a network, or pass weights=FILE of a copy that you have, or "
+            "weights=none"
         ) from None
     return {layer.name: layer.get_weights() for layer in donor.layers}
 
@@ -139,7 +140,7 @@ def _copy_file(
     # HDF5 and h5py raise almost anything on a damaged file.
     except Exception as error:
         raise WeightsError(
-            f"{path} cannot be read as an HDF5 weights file: {first_line(error, 120)}"
+            f"{path} cannot be read as an HDF5 weights file: {summarize(error, 120)}"
         ) from None
     if not path.name.endswith(".weights.h5"):
         raise WeightsError(
@@ -159,7 +160,7 @@ def _whole_backbone(path: Path, backbone: Backbone) -> LayerWeights:
         donor.load_weights(path)
     except Exception as error:
         raise WeightsError(
-            f"{path} does not fit {backbone.name}: {first_line(error)}. A NAME.weights.h5 has no "
+            f"{path} does not fit {backbone.name}: {summarize(error)}. A NAME.weights.h5 has no "
             "names of layers, so it must be the backbone's alone; of a model that holds more, save "
             "the whole: model.save('NAME.keras')"
         ) from None
@@ -175,7 +176,7 @@ def _whole_model(path: Path, needed: Sequence[keras.layers.Layer]) -> LayerWeigh
     # Keras, HDF5 and zipfile raise almost anything on a damaged file, or on layers of one's own.
     except Exception as error:
         raise WeightsError(
-            f"{path} cannot be read as a Keras model: {first_line(error, 120)}"
+            f"{path} cannot be read as a Keras model: {summarize(error, 120)}"
         ) from None
     held = {layer.name: layer.get_weights() for layer in _all_layers(model)}
     _check_some(held, [layer.name for layer in needed], str(path))

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from fer_experiments.evaluation.comparison import Pair
 from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.reporting.tables import NONE, interval
-from fer_experiments.tracking.evaluations import Evaluation, Found
+from fer_experiments.tracking.evaluations import Evaluation, Matches
 
 HEADER = (
     "model",
@@ -120,7 +120,7 @@ def _signed(difference: Difference) -> list[str]:
     return [f"{v:+.4f}" for v in (difference.value, difference.low, difference.high)]
 
 
-def set_apart(found: Found) -> list[str]:
+def set_apart(found: Matches) -> list[str]:
     """Names what was left out because it was judged on other images, or otherwise."""
     lines = []
     for why, those in (

@@ -25,14 +25,14 @@ def model_card(best: Evaluation, trained: LoggedModel) -> str:
         "| | images | accuracy (95 % interval) | macro-F1 (95 % interval) | ECE |",
         "|---|---:|---:|---:|---:|",
     ]
-    twins = [s for s in ("val", "test") if best.metrics.get(f"{s}/images_with_twin")]
+    duplicated = [s for s in ("val", "test") if best.metrics.get(f"{s}/images_with_twin")]
     for split in ("val", "val/clean", "test", "test/clean"):
-        if split.endswith("/clean") and split.removesuffix("/clean") not in twins:
+        if split.endswith("/clean") and split.removesuffix("/clean") not in duplicated:
             continue
         if f"{split}/accuracy" in best.metrics:
             rows.append(f"| {split} | {' | '.join(scores_in_words(best, split))} |")
     remarks = [best.val_remark]
-    if twins:
+    if duplicated:
         remarks.append("clean: images that the model was not trained on.")
     if best.overlap_unknown:
         remarks.append(f"Unknown which of them it was trained on: {best.overlap_unknown}.")

@@ -7,13 +7,13 @@ from typing import Any
 
 from fer_experiments import console
 from fer_experiments.data.storage import data_home
-from fer_experiments.models import feature_files
+from fer_experiments.models.features import cache
 from fer_experiments.tracking import journal as journals
 
 
 def show() -> dict[str, Any]:
     """Prints a line per tensor and set of images; gives them back as a script reads them."""
-    entries = feature_files.entries()
+    entries = cache.entries()
     columns = ("backbone", "tensor", "dataset", "of", "images", "dtype")
     rows = []
     for entry in entries:
@@ -48,6 +48,6 @@ def clear(*, unfinished: bool = False) -> dict[str, int]:
     freed = {"unfinished": journals.forget_stopped()} if unfinished else {}
     if unfinished:
         console.say(f"freed {freed['unfinished'] / 1e6:.1f} MB in {journals.home()}")
-    freed["features"] = feature_files.clear()
+    freed["features"] = cache.clear()
     console.say(f"freed {freed['features'] / 1e6:.1f} MB in {data_home() / 'features'}")
     return freed

@@ -37,7 +37,7 @@ def run(meant: Meant | None = None, *, experiment: str | None = None) -> common.
         common.identify(writer, config, prepared)
         console.load_keras()
         from fer_experiments.evaluation.predictions import predict
-        from fer_experiments.models.derived import with_temperature
+        from fer_experiments.models.temperature import with_temperature
 
         images, labels = prepared.split("val")
         model = load(logged)

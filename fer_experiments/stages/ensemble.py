@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fer_experiments import console
 from fer_experiments.config import Config
-from fer_experiments.errors import ConfigError, RunError, shown
+from fer_experiments.errors import ConfigError, RunError, quote
 from fer_experiments.run_names import run_name
 from fer_experiments.stages import common
 from fer_experiments.stages.datasets import dataset_of
@@ -42,14 +42,14 @@ def run(
         RunError: a run has no model, or the models were trained on different data.
     """
     if tta not in TTA:
-        raise ConfigError(f"Expected tta to be none, flip or crops. Received: tta={shown(tta)}")
+        raise ConfigError(f"Expected tta to be none, flip or crops. Received: tta={quote(tta)}")
     least = 2 if tta == "none" else 1
     runs = [get_run(name, stages=MODEL_STAGES) for name in run_ids] if len(run_ids) >= least else []
     ids = [run.id for run in runs]
     if not ids or len(set(ids)) < len(ids):
         raise ConfigError(
             f"Expected run_ids to name {least} or more runs, each once, separated by commas. "
-            f"Received: {shown(','.join(run_ids), 120) or 'none'}"
+            f"Received: {quote(','.join(run_ids), 120) or 'none'}"
         )
     members = [model_of(found) for found in runs]
     _check_alike(members)
@@ -66,7 +66,7 @@ def run(
         common.identify(writer, config, prepared)
         writer.params({"run_ids": ",".join(ids), "tta": tta})
         console.load_keras()
-        from fer_experiments.models.derived import average
+        from fer_experiments.models.ensembles import average
 
         model = average([load(member) for member in members], tta=tta)
         writer.metrics(common.cost_of(runs))

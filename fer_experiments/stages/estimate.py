@@ -75,7 +75,8 @@ def estimate(
         classes: how many.
     """
     console.load_keras()
-    from fer_experiments.models import classifier, cuts, features
+    from fer_experiments.models import classifier, truncation
+    from fer_experiments.models.features import extraction
 
     plain = config.replace(weights="none")
     model = classifier.build(
@@ -84,7 +85,7 @@ def estimate(
     rate = _multiply_rate() * _SHARE_OF_PEAK
     forward = sum(_operations(layer) for layer in model.layers) / rate
     train, val, test = (images[split] for split in SPLITS)
-    head = cuts.training_layers(model)
+    head = truncation.training_layers(model)
     tuned = head.union(
         classifier.to_unfreeze(model, config.finetune.unfreeze_layers, train_batchnorm=False)
     )
@@ -95,8 +96,11 @@ def estimate(
     phases = {stage: phase for stage, phase in phases.items() if stage in stages}
     seconds = kept = 0.0
     for trained, epochs in phases.values():
-        cut = cuts.find(model, trained)
-        frozen = sum(_operations(layer) for layer in cuts.before(model, cut).layers) / rate
+        points = truncation.points(model, trained)
+        frozen = (
+            sum(_operations(layer) for layer in truncation.feature_extractor(model, points).layers)
+            / rate
+        )
         again = forward - frozen if config.features.cache else forward
         back = _BACKWARD * (forward - frozen)
         steps = -(-train // config.fit.batch_size)
@@ -104,7 +108,7 @@ def estimate(
         epoch = train * (again + back) + val * again + steps * parameters * _UPDATE
         seconds += epochs * epoch
         if config.features.cache:
-            kept += features.bytes_per_image(model, cut, config)
+            kept += extraction.bytes_per_image(model, points, config)
     if phases and config.features.cache:
         passed = train * (1 + config.features.augmented_copies) + val
         seconds += passed * forward

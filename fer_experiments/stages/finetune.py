@@ -51,12 +51,12 @@ def run(
 
     Args:
         overrides: fields of fine-tuning to change; other fields choose the train run.
-        run_id: a finished train run, or a finetune run to go on from with more layers; None: the
-            newest train run that fits the overrides.
+        run_id: a finished train run, or a finetune run to fine-tune with more layers; None: the newest
+            train run that fits the overrides.
         recipe: the recipe of the train run to look for.
         experiment: where to write, and the only place to look.
         parent: the run of the job that this is a stage of.
-        resumed: the journal of the run that goes on; see `resume`.
+        resumed: the journal of the run to resume; see `resume`.
 
     Raises:
         RunError: no such run, or it was made with other values than the overrides say.
@@ -92,7 +92,7 @@ def run(
 
 
 def _job(source: RunRecord, logged: LoggedModel, config: Config, model: keras.Model) -> Job:
-    """The phase that goes on where the other run ended."""
+    """The phase that continues where the other run ended."""
     from fer_experiments.models import classifier
     from fer_experiments.training.phases import Phase
 
@@ -101,7 +101,7 @@ def _job(source: RunRecord, logged: LoggedModel, config: Config, model: keras.Mo
         learning_rate=own.finetune_learning_rate,
         epochs=own.finetune_epochs,
         first_epoch=int(histories(source.id)[-1]["epoch"]) + 1,
-        rates=classifier.shares_of_rate(model, own.layer_decay),
+        layer_multipliers=classifier.learning_rate_multipliers(model, own.layer_decay),
     )
     return Job(
         stage="finetune",
@@ -120,7 +120,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def resume(run_id: str, *, parent: Writer | None = None) -> common.StageResult:
-    """Goes on with a run that did not finish, in the same run, to the same result.
+    """Resumes a run that did not finish, in the same run, to the same result.
 
     Raises:
         RunError: there is no such run on this machine, or the one that it started from is gone.

@@ -16,7 +16,7 @@ from fer_experiments.errors import DiskFullError
 if TYPE_CHECKING:
     import keras
 
-    from fer_experiments.models.features import Features
+    from fer_experiments.models.features.extraction import Features
     from fer_experiments.training.batches import Arrays
     from fer_experiments.training.phases import TrainingData
 
@@ -29,7 +29,7 @@ class Inputs:
     """A network and what it takes; training it trains the classifier, for they share layers."""
 
     model: keras.Model
-    train: Sequence[Arrays]  # by view, then by input of the network
+    train: Sequence[Arrays]  # by augmented copy, then by input of the network
     val: Sequence[Arrays]
     augmentation: str  # what happens to training images, in words
     augment: Callable[[bool], None] | None = None  # switches what happens to them on and off
@@ -64,25 +64,26 @@ def of_phase(
         prepared: the data.
         later: names of the layers that a later stage will train too.
     """
-    from fer_experiments.models import cuts, features
+    from fer_experiments.models import truncation
+    from fer_experiments.models.features import extraction
 
     if not config.features.cache:
         return _images(model, config.augmentation, config, prepared)
-    now = cuts.training_layers(model)
-    cut = cuts.find(model, now)
-    if not cuts.before(model, cut).weights:
+    now = truncation.training_layers(model)
+    points = truncation.points(model, now)
+    if not truncation.feature_extractor(model, points).weights:
         console.say("nothing is frozen: every epoch runs the whole network, cache is not used")
         return _images(model, config.augmentation, config, prepared)
-    along = cuts.find(model, now.union(later)) if later else ()
+    along = truncation.points(model, now.union(later)) if later else ()
     if along and not _worth_keeping(model, along, config, prepared):
         along = ()
     for also in dict.fromkeys([along, ()]):
         try:
-            found = features.obtain(model, prepared, config, cut=cut, also=also)
+            found = extraction.obtain(model, prepared, config, points=points, also=also)
         except DiskFullError as error:
-            console.warn(f"{error}. Going on without what does not fit")
+            console.warn(f"{error}. Training continues without what does not fit")
         else:
-            return _features(model, cut, found, config)
+            return _features(model, points, found, config)
     augmentation = config.augmentation
     if config.features.augmented_copies == 0:
         augmentation = AugmentationConfig(rotation=0, shift=0, zoom=0, flip=False)
@@ -91,25 +92,27 @@ def of_phase(
 
 
 def _worth_keeping(
-    model: keras.Model, cut: Sequence[str], config: Config, prepared: PreparedDataset
+    model: keras.Model, points: Sequence[str], config: Config, prepared: PreparedDataset
 ) -> bool:
-    from fer_experiments.models import cuts, features
+    from fer_experiments.models import truncation
+    from fer_experiments.models.features import extraction
 
-    if not cuts.before(model, cut).weights:
+    if not truncation.feature_extractor(model, points).weights:
         return False
     images = prepared.size("train") * (1 + config.features.augmented_copies) + prepared.size("val")
-    return images * features.bytes_per_image(model, cut, config) <= _MOST_BYTES_ALONG
+    return images * extraction.bytes_per_image(model, points, config) <= _MOST_BYTES_ALONG
 
 
-def _features(model: keras.Model, cut: Sequence[str], found: Features, config: Config) -> Inputs:
-    from fer_experiments.models import cuts
+def _features(model: keras.Model, points: Sequence[str], found: Features, config: Config) -> Inputs:
+    from fer_experiments.models import truncation
 
     how = f"{found.computed} images computed" if found.computed else "all found in the cache"
     console.say(f"features: {how} ({found.seconds:.1f} s)")
-    views = len(found.train)
-    augmentation = f"kept: 1 clean view, {views - 1} augmented" if views > 1 else "none"
+    copies = len(found.train) - 1
+    # A param of runs, which compare and resume hold against those of older versions.
+    augmentation = f"kept: 1 clean view, {copies} augmented" if copies else "none"
     return Inputs(
-        model=cuts.behind(model, cut),
+        model=truncation.trainable_part(model, points),
         train=found.train,
         val=[found.val],
         augmentation=augmentation,

@@ -36,7 +36,7 @@ def run(
         configs: one per backbone and seed, alike in everything else.
         experiment: where to write.
         model_name: the registered model; None: `emotion-<dataset name>`.
-        resumed: the journal of the run that goes on; see `resume`.
+        resumed: the journal of the run to resume; see `resume`.
     """
     if resumed is None:
         check(configs, model_name=model_name)
@@ -60,7 +60,7 @@ def run(
         split = prepared.manifest["split"]
         writer.params({"split": split, "dataset_fingerprint": prepared.fingerprint})
         configs = [config.replace(split=split) for config in configs]
-        # Again: a run that goes on may find another registry, and what was skipped as unreadable
+        # Again: a resumed run may find another registry, and what was skipped as unreadable
         # may have given the dataset its name.
         check_fits(
             model_name or registered_name(prepared.name),
@@ -107,8 +107,8 @@ def check(configs: Sequence[Config], *, model_name: str | None = None) -> None:
 
 
 def resume(run_id: str, *, model_name: str | None = None) -> common.StageResult:
-    """Goes on with a run that did not finish: stages that are done are skipped, the one that was
-    under way goes on from its last epoch.
+    """Resumes a run that did not finish: stages that are done are skipped, the one that was under
+    way resumes after its last epoch.
 
     Args:
         run_id: of the run.

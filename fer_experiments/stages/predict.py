@@ -24,7 +24,7 @@ from fer_experiments.data.files import (
     suffix_of,
 )
 from fer_experiments.data.listing import FolderFiles
-from fer_experiments.errors import DataError, UsageError, shown
+from fer_experiments.errors import DataError, UsageError, quote
 from fer_experiments.faces.square import square
 from fer_experiments.secrets import redact
 from fer_experiments.stages import selection
@@ -125,7 +125,7 @@ def run(
             photo = square(read_file(file), size=logged.image_size, rule=logged.rule)
         except Unreadable as error:
             if is_image:
-                bad.append(f"{shown(name, 200)}: {error}")
+                bad.append(f"{quote(name, 200)}: {error}")
             else:
                 others[""].append(name)
             continue
@@ -176,12 +176,12 @@ def _files(paths: Sequence[str]) -> tuple[dict[Path, bool], defaultdict[str, lis
             files[path] = True
         else:
             raise UsageError(
-                f"Expected an image file or a folder. Received: {shown(given, 200)} "
-                f"(looked for {shown(located(redact(given)), 300)})"
+                f"Expected an image file or a folder. Received: {quote(given, 200)} "
+                f"(looked for {quote(located(redact(given)), 300)})"
             )
     if not files:
         unused = "".join(f"; left out: {kind}" for kind in _left_out(others))
-        raise UsageError(f"Expected images. Found: none in {shown(', '.join(paths), 300)}{unused}")
+        raise UsageError(f"Expected images. Found: none in {quote(', '.join(paths), 300)}{unused}")
     return files, others
 
 
@@ -206,7 +206,7 @@ def _left_out(others: Mapping[str, Sequence[str]]) -> list[str]:
         kind = suffix or "without an ending, no images"
         if suffix in UNREAD_IMAGE_SUFFIXES:
             kind += ", a kind of image that is not read"
-        some = ", ".join(shown(path, 200) for path in paths[:_EXAMPLES])
+        some = ", ".join(quote(path, 200) for path in paths[:_EXAMPLES])
         more = f" and {len(paths) - _EXAMPLES} more" if len(paths) > _EXAMPLES else ""
         lines.append(f"{len(paths)} {kind} ({some}{more})")
     return lines

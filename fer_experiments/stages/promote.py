@@ -14,7 +14,7 @@ from fer_experiments.tracking.registry import CHAMPION, Version
 def promote(
     number: int, *, model_name: str | None = None, experiment: str | None = None
 ) -> common.StageResult:
-    """Makes a version champion, past the gate, and leaves a run and tags that say so.
+    """Makes a version champion whatever the promotion rule says; a run and tags say so.
 
     Raises:
         RunError: no such registered model or version, or a version of another tool's making.

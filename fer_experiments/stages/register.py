@@ -1,4 +1,4 @@
-"""`register`: the best model on val that passes the gate becomes a version and the champion."""
+"""`register`: the best model on val that meets the promotion rule becomes the champion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fer_experiments.errors import ConfigError, RunError
 from fer_experiments.reporting.model_card import model_card
 from fer_experiments.stages import common, evaluate
 from fer_experiments.stages.contestants import contestants, left_out
-from fer_experiments.stages.gate import Decision, Verdict, decide, figures, reason, told
+from fer_experiments.stages.promotion import Decision, Verdict, decide, figures, reason, told
 from fer_experiments.stages.selection import Meant, check_fits
 from fer_experiments.tracking import names, registry
 from fer_experiments.tracking.evaluations import Evaluation, evaluations, newest_of, ranked
@@ -48,7 +48,7 @@ def run(
     fingerprint: str | None = None,
     every_form: bool = False,
 ) -> common.StageResult:
-    """Registers the best evaluated model that passes the gate, and makes it champion.
+    """Registers the best evaluated model that meets the promotion rule, and makes it champion.
 
     Where none passes, the best becomes challenger.
 
@@ -189,6 +189,8 @@ def _close(writer: Writer, lines: list[str], name: str, refused: int | None) -> 
     ]
     following = f"{common.command('predict', model_name=name)} photo.jpg"
     if refused is not None:
-        lines.append(f"to make version {refused} champion by hand, past the gate:")
+        lines.append(
+            f"to make version {refused} champion by hand, whatever the promotion rule says:"
+        )
         following = common.following(writer, "promote", version=refused, model_name=name)
     common.close(writer, lines, following=following)

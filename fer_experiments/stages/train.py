@@ -26,7 +26,7 @@ def run(
         config: what to train.
         experiment: where to write.
         parent: the run of the job that this is a stage of.
-        resumed: the journal of the run that goes on; see `resume`.
+        resumed: the journal of the run to resume; see `resume`.
         offline: nothing goes to MLflow now.
     """
     config = common.for_backbone(config)
@@ -75,7 +75,7 @@ def run(
 def resume(
     run_id: str, *, offline: bool = False, parent: Writer | None = None
 ) -> common.StageResult:
-    """Goes on with a run that did not finish, in the same run, to the same result.
+    """Resumes a run that did not finish, in the same run, to the same result.
 
     Raises:
         RunError: there is no such run on this machine.

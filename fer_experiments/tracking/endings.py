@@ -29,7 +29,7 @@ def release(journal: Journal) -> None:
 
 
 def early_end_tags(reason: str, resume_with: str | None) -> dict[str, str]:
-    """What a run says that did not finish; `resume_with` is the command that goes on with it."""
+    """What a run says that did not finish; `resume_with` is the command that resumes it."""
     note = f"**Did not finish:** {reason}"
     if resume_with is not None:
         note += f"\n\nGo on with `{resume_with}`"
@@ -37,6 +37,6 @@ def early_end_tags(reason: str, resume_with: str | None) -> dict[str, str]:
 
 
 def resume_command(journal: Journal) -> str:
-    """What to type to go on with a run that did not finish."""
+    """What to type to resume a run that did not finish."""
     offline = " --offline" if journal.start.store is None and journal.run_id is None else ""
     return f"fer {journal.start.stage} --resume {journal.run_id or journal.key}{offline}"

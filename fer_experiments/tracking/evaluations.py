@@ -118,7 +118,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Matches:
     """Evaluations: those that can be compared, and those that are set apart."""
 
     same: list[Evaluation]  # on the same data, newest first
@@ -128,7 +128,7 @@ class Found:
 
 def evaluations(
     *, dataset: str | None = None, experiment: str | None = None, fingerprint: str | None = None
-) -> Found:
+) -> Matches:
     """The newest evaluation of each model on the data meant, and what is set apart from them.
 
     Args:
@@ -158,7 +158,7 @@ def evaluations(
             "first"
         )
     meant = fingerprint or current[0].fingerprint
-    return Found(
+    return Matches(
         same=_with_unique_labels([e for e in current if e.fingerprint == meant]),
         other=[e for e in found if e.fingerprint != meant],
         older=[e for e in found if e.fingerprint == meant and e not in current],

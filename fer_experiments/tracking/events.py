@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
-from fer_experiments.errors import shown
+from fer_experiments.errors import quote
 
 # Raised when older versions could not read what is written; this one reads all before it.
 FORMAT = 1
@@ -137,7 +137,7 @@ def from_line(line: bytes) -> Event:
         raise ValueError("an event that is no object")
     written = content.get("format", FORMAT)
     if written != FORMAT:
-        raise ValueError(f"format {shown(written)}, of another fer_experiments, which can read it")
+        raise ValueError(f"format {quote(written)}, of another fer_experiments, which can read it")
     kind = KINDS.get(str(content.pop("kind", None)))
     known = {} if kind is None else {f.name: f for f in fields(kind)}
     needed = {n for n, f in known.items() if f.default is MISSING}

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from fer_experiments import console
 from fer_experiments.data.storage import data_home, disk_errors, write_text
-from fer_experiments.errors import RunError, first_line
+from fer_experiments.errors import RunError, summarize
 from fer_experiments.tracking.events import (
     End,
     Event,
@@ -51,7 +51,7 @@ class Journal:
         self._writing = threading.Lock()  # the load on the machine is told by a thread of its own
         self.events: list[Event] = _whole_lines(folder / _EVENTS)
         self._delivered: dict[str, Any] = _read_delivered(folder)
-        # What the run holds already, so that going on writes nothing twice.
+        # What the run holds already, so that resuming writes nothing twice.
         self._points = {
             (name, event.step)
             for event in self.events
@@ -98,7 +98,7 @@ class Journal:
             return cls(folder, lock)
         except (OSError, ValueError) as error:
             lock.release()
-            console.warn(f"{folder} cannot be read ({first_line(error)}); it is left as it is")
+            console.warn(f"{folder} cannot be read ({summarize(error)}); it is left as it is")
             return None
 
     @property
@@ -215,7 +215,7 @@ class Journal:
         self._lock.release()
 
     def remove(self) -> None:
-        """Removes the folder: MLflow has everything, and nobody will go on from here."""
+        """Removes the folder: MLflow has everything, and nobody will resume it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 

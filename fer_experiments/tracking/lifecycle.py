@@ -77,7 +77,7 @@ def open_run(
         tags: to set from the start.
         request: what was asked for, as JSON, for who resumes the run.
         parent: the run of the job that this stage belongs to, also as another process sent it.
-        resume: the journal of the run that goes on.
+        resume: the journal of the run to resume.
         offline: `fer sync` delivers it later.
 
     Raises:
@@ -213,7 +213,7 @@ def resumable(run_id: str, stage: str, *, nested: bool = False) -> Journal:
         RunError: there is none here, it is of another stage or store, finished, or still running.
     """
     if not nested:
-        with suppress(TrackingError):  # an offline run goes on without MLflow
+        with suppress(TrackingError):  # an offline run continues without MLflow
             _sync().end_orphans()
     journal = journals.find(run_id)
     found = "unknown" if journal.is_empty else journal.start.stage
@@ -272,7 +272,7 @@ def _deliver_rest(writer: Writer, delivery: _Delivery, patience: float, *, offli
 
 
 def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> None:
-    """Writes down why, and how to go on; the store may be unreachable for the very reason."""
+    """Writes down why, and how to resume; the store may be unreachable for the very reason."""
     journal = writer.journal
     status = "FAILED"
     if isinstance(error, KeyboardInterrupt):
@@ -300,10 +300,10 @@ def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> Non
 
 
 def _may_end_otherwise(error: BaseException, writer: Writer) -> bool:
-    """Whether to go on with the run makes sense: it is exact, and takes no other option.
+    """Whether resuming the run makes sense: it is exact, and takes no other option.
 
     Training that diverges does so again. A request, images or weights that are wrong may be mended
-    meanwhile, and main takes another --model-name; but where nothing was trained yet, going on is
+    meanwhile, and main takes another --model-name; but where nothing was trained yet, resuming is
     no more than the same command again, without the options that might help.
     """
     if isinstance(error, TrainingError):

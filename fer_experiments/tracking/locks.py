@@ -12,7 +12,7 @@ import filelock
 
 
 @contextmanager
-def alone(purpose: str) -> Iterator[None]:
+def lock(purpose: str) -> Iterator[None]:
     """Waits until no other process on this machine is here for the same purpose."""
     name = hashlib.sha256(purpose.encode()).hexdigest()[:16]
     with filelock.FileLock(Path(tempfile.gettempdir()) / f"fer_experiments-{name}.lock"):

@@ -16,7 +16,7 @@ from fer_experiments.config import Config
 from fer_experiments.data import seen
 from fer_experiments.data.images import SQUASH, PixelRule
 from fer_experiments.data.seen import Seen
-from fer_experiments.errors import FerError, RunError, TrackingError, first_line, shown
+from fer_experiments.errors import FerError, RunError, TrackingError, quote, summarize
 from fer_experiments.tracking import names, store
 from fer_experiments.tracking.registry import registered_models
 from fer_experiments.tracking.runs import RunRecord
@@ -78,7 +78,7 @@ def describe(uri: str) -> LoggedModel:
     if not store.exists():  # MLflow would make one
         raise RunError(
             "Expected model to be a URI such as models:/emotion-fer2013@champion. "
-            f"Received: {shown(uri, 200)}, looked for in {store.looked_in()}"
+            f"Received: {quote(uri, 200)}, looked for in {store.looked_in()}"
         )
     try:
         info = mlflow.models.get_model_info(uri)
@@ -87,7 +87,7 @@ def describe(uri: str) -> LoggedModel:
         raise _unreadable(uri, error) from None
     metadata: dict[str, Any] = info.metadata or {}
     if "class_names" not in metadata:
-        raise RunError(f"Expected a model that this suite logged. Received: {shown(uri, 200)}")
+        raise RunError(f"Expected a model that this suite logged. Received: {quote(uri, 200)}")
     try:
         run_id, fingerprint = metadata["source_run_id"], metadata["dataset_fingerprint"]
         return LoggedModel(
@@ -108,8 +108,8 @@ def describe(uri: str) -> LoggedModel:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
-            f"Expected a model that this suite logged. Received: {shown(uri, 200)}, whose "
-            f"description is damaged ({first_line(error)})"
+            f"Expected a model that this suite logged. Received: {quote(uri, 200)}, whose "
+            f"description is damaged ({summarize(error)})"
         ) from None
 
 
@@ -118,8 +118,7 @@ def _unreadable(uri: str, error: Exception) -> FerError:
     in_store = _IN_STORE.fullmatch(uri)
     if in_store and not (isinstance(error, MlflowException) and store.is_missing(error)):
         return TrackingError(
-            f"The model {shown(uri, 200)} cannot be read from {store.address()}: "
-            f"{first_line(error)}"
+            f"The model {quote(uri, 200)} cannot be read from {store.address()}: {summarize(error)}"
         )
     name = in_store and in_store["name"]
     there = ""
@@ -127,7 +126,7 @@ def _unreadable(uri: str, error: Exception) -> FerError:
         there = f"; registered models of this suite: {', '.join(registered_models()) or 'none'}"
     return RunError(
         "Expected model to be a URI such as models:/emotion-fer2013@champion. "
-        f"Received: {shown(uri, 200)} ({first_line(error)}){there}"
+        f"Received: {quote(uri, 200)} ({summarize(error)}){there}"
     )
 
 
@@ -152,7 +151,7 @@ def load(logged: LoggedModel) -> keras.Model:
             if store.is_away(error):
                 raise TrackingError(store.message(error)) from None
             raise TrackingError(
-                f"The model {logged.uri} cannot be loaded: {first_line(error)}"
+                f"The model {logged.uri} cannot be loaded: {summarize(error)}"
             ) from None
 
 

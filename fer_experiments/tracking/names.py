@@ -20,7 +20,7 @@ MEMBERS = "member_run_ids"
 FAILURE, NOTE, RUN_NAME = "failure_reason", "mlflow.note.content", "mlflow.runName"
 # Finds a run again whose making was cut short before its id was known here.
 JOURNAL = "fer_experiments.journal"
-# In the run that `mlflow run` made for a command that went on with another one.
+# In the run that `mlflow run` made for a command that resumed another one.
 RESUMES = "resumes"
 # Of an experiment: the newest version of the suite that has written its saved views there.
 VIEWS = "fer_experiments.views"

@@ -1,4 +1,4 @@
-"""The model registry: one registered model per dataset, a gate, champion and challenger."""
+"""The model registry: one registered model per dataset, a promotion rule, champion and challenger."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mlflow.exceptions import MlflowException
 
 from fer_experiments import __version__
 from fer_experiments.config import Thresholds
-from fer_experiments.errors import ConfigError, RunError, shown
+from fer_experiments.errors import ConfigError, RunError, quote
 from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.tracking import names, store
-from fer_experiments.tracking.locks import alone
+from fer_experiments.tracking.locks import lock
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 # They go when the alias does.
@@ -65,7 +65,7 @@ class Reference:
 @contextmanager
 def one_at_a_time(name: str) -> Iterator[None]:
     """Two decisions over one registered model, made on one machine, wait for each other."""
-    with alone(f"{store.identity(mlflow.get_registry_uri())} {name}"):
+    with lock(f"{store.identity(mlflow.get_registry_uri())} {name}"):
         yield
 
 
@@ -112,7 +112,7 @@ def check_name(name: str) -> str:
     if not name.strip() or set("/:") & set(name) or name == "." or name.startswith(".."):
         raise ConfigError(
             "Expected model_name to be a name without / and :, that is not '.' and does not begin "
-            f"with '..'. Received: {shown(name) or 'none'}"
+            f"with '..'. Received: {quote(name) or 'none'}"
         )
     store.quoted(name)
     return name
@@ -269,7 +269,7 @@ def shortfalls(candidate: Mapping[str, float], thresholds: Thresholds) -> list[s
     return found
 
 
-def gate(
+def promotion_refusals(
     metric: str,
     *,
     candidate: Mapping[str, float],
@@ -417,7 +417,7 @@ def _registered_model(name: str) -> RegisteredModel:
         return found
     known = ", ".join(registered_models()) or "none"
     raise RunError(
-        f"Expected model_name to be a registered model: {known}. Received: {shown(name)}"
+        f"Expected model_name to be a registered model: {known}. Received: {quote(name)}"
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote as quote_for_url
 
 import mlflow
 import numpy as np
@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from fer_experiments.config import Config
-from fer_experiments.errors import RunError, TrackingError, first_line, shown
+from fer_experiments.errors import RunError, TrackingError, quote, summarize
 from fer_experiments.migrations import migrated
 from fer_experiments.tracking import names, pages, store
 
@@ -194,10 +194,10 @@ def _ids_of(experiment: str | None) -> list[str]:
     every = _experiments() if experiment is None or store.exists() else []
     found = [e.experiment_id for e in every if experiment in (None, e.name)]
     if experiment is not None and not found:
-        known = ", ".join(shown(e.name) for e in every[:10]) or "none"
+        known = ", ".join(quote(e.name) for e in every[:10]) or "none"
         raise RunError(
             f"Expected experiment to be one of {known} in {store.looked_in()}. "
-            f"Received: experiment={shown(experiment)}"
+            f"Received: experiment={quote(experiment)}"
         )
     return found
 
@@ -277,7 +277,7 @@ def _artifact(run_id: str, path: str) -> Iterator[Path]:
             if store.is_away(error):
                 raise TrackingError(store.message(error)) from None
             raise TrackingError(
-                f"Expected {path} among the artifacts of run {run_id}. Found: {first_line(error)}"
+                f"Expected {path} among the artifacts of run {run_id}. Found: {summarize(error)}"
             ) from None
         yield Path(file)
 
@@ -300,5 +300,7 @@ def find_arrays(run_id: str, path: str) -> dict[str, np.ndarray] | None:
 
 def compare_link(run_ids: list[str], experiment_ids: list[str]) -> str:
     """A link that opens MLflow's own comparison of these runs."""
-    runs, experiments = (quote(json.dumps(sorted(set(x)))) for x in (run_ids, experiment_ids))
+    runs, experiments = (
+        quote_for_url(json.dumps(sorted(set(x)))) for x in (run_ids, experiment_ids)
+    )
     return f"{pages.address()}/#/compare-runs?runs={runs}&experiments={experiments}"

@@ -16,9 +16,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fer_experiments.data.storage import disk_is_full
-from fer_experiments.errors import FULL_DISK, FerError, RunError, TrackingError, UsageError, shown
+from fer_experiments.errors import FULL_DISK, FerError, RunError, TrackingError, UsageError, quote
 from fer_experiments.secrets import redact
-from fer_experiments.tracking.locks import alone
+from fer_experiments.tracking.locks import lock
 
 _EXPERIMENT_NOTE = (
     "Start with the views, at the top right: *Compare models* shows the `evaluate` runs, with "
@@ -108,8 +108,8 @@ def experiment_id(name: str | None, *, number: str | None = None) -> str:
         if found is not None:
             raise UsageError(
                 "Expected MLFLOW_EXPERIMENT_NAME and MLFLOW_EXPERIMENT_ID to name one experiment. "
-                f"Received: {shown(found.name)}, whose id is {found.experiment_id}, and "
-                f"{shown(number)}; unset one of them"
+                f"Received: {quote(found.name)}, whose id is {found.experiment_id}, and "
+                f"{quote(number)}; unset one of them"
             )
         try:
             found = store.get_experiment(number)
@@ -118,13 +118,13 @@ def experiment_id(name: str | None, *, number: str | None = None) -> str:
                 raise
             raise UsageError(
                 f"Expected MLFLOW_EXPERIMENT_ID to be an experiment of {address()}. "
-                f"Received: {shown(number)}, which does not exist there; unset it, or pass "
+                f"Received: {quote(number)}, which does not exist there; unset it, or pass "
                 "--experiment NAME"
             ) from None
     if found is None or found.lifecycle_stage == LifecycleStage.DELETED:
         raise TrackingError(
             "Expected an experiment that can be written to. Received: "
-            f"experiment={shown(name or number)}, which was deleted in MLflow; restore it, or pass "
+            f"experiment={quote(name or number)}, which was deleted in MLflow; restore it, or pass "
             "another name"
         )
     return str(found.experiment_id)
@@ -152,7 +152,7 @@ def first_time_lock() -> Iterator[None]:
     if uri.startswith("http"):
         yield
         return
-    with alone(identity(uri)):
+    with lock(identity(uri)):
         yield
 
 
@@ -212,7 +212,7 @@ def quoted(text: str) -> str:
         return f'"{text}"'
     raise RunError(
         f"Expected a name without both kinds of quotes, which MLflow cannot look for. "
-        f"Received: {shown(text)}"
+        f"Received: {quote(text)}"
     )
 
 
@@ -285,7 +285,7 @@ def _meant(uri: str) -> str | None:
 
 
 def _make_database(path: Path) -> None:
-    """Beside, then renamed: MLflow cannot go on with one that it was cut short in making."""
+    """Beside, then renamed: MLflow cannot use one that it was cut short in making."""
     if _has_content(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
-from fer_experiments.errors import FerError, RunError, TrackingError, shown
+from fer_experiments.errors import FerError, RunError, TrackingError, quote
 from fer_experiments.secrets import redact
 from fer_experiments.tracking import journal as journals
 from fer_experiments.tracking import names, store
@@ -88,7 +88,7 @@ def check_adoptable(run_id: str) -> None:
     if wrong:
         raise RunError(
             "Expected MLFLOW_RUN_ID to be a run that mlflow run has made for this command. "
-            f"Received: {shown(run_id)}, {wrong}; it is left over: unset MLFLOW_RUN_ID"
+            f"Received: {quote(run_id)}, {wrong}; it is left over: unset MLFLOW_RUN_ID"
         )
 
 
@@ -114,7 +114,7 @@ def _wrong_with(run_id: str) -> str | None:
 @store.translated()
 def point_to(run_id: str, resumed: str) -> None:
     """Says in the run that `mlflow run` made that the work is written to another one."""
-    note = f"Went on with run `{resumed}`; everything is written there."
+    note = f"Resumed run `{resumed}`; everything is written there."
     store.client().log_batch(
         run_id, tags=[RunTag(names.RESUMES, resumed), RunTag(names.NOTE, note)]
     )

@@ -168,7 +168,7 @@ class Writer:
     ) -> None:
         """Logs metrics at a step; with `model_id` they belong to that logged model too.
 
-        `dataset` says which split they were measured on, as `dataset` links it. A run that goes on
+        `dataset` says which split they were measured on, as `dataset` links it. A resumed run
         after it was cut short does not write what it has written before.
         """
         named = {metric_name(name): value for name, value in values.items()}

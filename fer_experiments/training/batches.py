@@ -17,8 +17,8 @@ Batch = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture:
-    """What is done to a batch of training images and their labels, and which images it holds."""
+class BatchAugmentation:
+    """Augmentation of whole batches (label smoothing, mixup, CutMix) and sampling of classes."""
 
     label_smoothing: float = 0.0
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off (Zhang et al. 2018)
@@ -32,25 +32,25 @@ class Batches(keras.utils.PyDataset):
 
     With a `seed`, epoch e (from 1) is a permutation drawn from (seed, e); without one the images
     come as they lie. Every epoch sees every image once, unless classes are balanced by sampling;
-    the last batch may be smaller. Where there are several views of the images, an epoch takes one
-    of each image, and as many epochs as there are views take them all. `go_to` says which epoch it
-    is: Keras's own `on_epoch_end` is also called before the first one.
+    the last batch may be smaller. Of several augmented copies an epoch takes one of each image, and
+    as many epochs as there are copies take them all. `set_epoch` says which epoch it is, because
+    Keras calls `on_epoch_end` before the first one too.
     """
 
     def __init__(
         self,
-        views: Sequence[Arrays],
+        copies: Sequence[Arrays],
         labels: np.ndarray,
         *,
         classes: int,
         batch_size: int,
         seed: int | None = None,
         first_epoch: int = 1,
-        mixture: Mixture | None = None,
+        augmentation: BatchAugmentation | None = None,
     ) -> None:
         super().__init__()
-        self._views = views  # by view, then by input of the network
-        self._mixture = mixture or Mixture()
+        self._copies = copies  # by augmented copy, then by input of the network
+        self._mixture = augmentation or BatchAugmentation()
         smoothing = self._mixture.label_smoothing
         self._labels = labels
         self._targets = np.eye(classes, dtype=np.float32)[labels]  # (N, C)
@@ -62,10 +62,10 @@ class Batches(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = first_epoch
-        self._first_view = np.zeros(len(labels), dtype=np.int64)  # (N,)
-        if len(views) > 1 and seed is not None:
+        self._first_copy = np.zeros(len(labels), dtype=np.int64)  # (N,)
+        if len(copies) > 1 and seed is not None:
             draw = np.random.default_rng([seed, 0])  # epochs count from 1
-            self._first_view = draw.integers(len(views), size=len(labels))
+            self._first_copy = draw.integers(len(copies), size=len(labels))
         self._order = self._draw_order()
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Batch:
         chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        inputs = tuple(self._gather(i, chosen) for i in range(len(self._views[0])))
+        inputs = tuple(self._gather(i, chosen) for i in range(len(self._copies[0])))
         targets = self._targets[chosen]
         if self.mixes:
             inputs, targets = self._mixed(index, inputs, targets)
@@ -83,27 +83,29 @@ class Batches(keras.utils.PyDataset):
             return given, targets, self._weights[chosen]
         return given, targets
 
-    def go_to(self, epoch: int) -> None:
-        """Moves to this epoch: its order, its views, whether it mixes."""
+    def set_epoch(self, epoch: int) -> None:
+        """Moves to this epoch: its order, its copies, whether it mixes."""
         self._epoch = epoch
         self._order = self._draw_order()
 
     @property
     def mixes(self) -> bool:
         """Whether images are mixed in this epoch, so that no label is that of one image."""
-        mixture = self._mixture
-        last = mixture.until_epoch
-        return bool(mixture.mixup or mixture.cutmix) and (last is None or self._epoch <= last)
+        augmentation = self._mixture
+        last = augmentation.until_epoch
+        return bool(augmentation.mixup or augmentation.cutmix) and (
+            last is None or self._epoch <= last
+        )
 
     def _mixed(
         self, index: int, inputs: tuple[np.ndarray, ...], targets: np.ndarray
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Each image with a partner from the same batch, at one share for all of the batch."""
         draw = np.random.default_rng([self._seed or 0, self._epoch, index])
-        mixture = self._mixture
-        ways = [way for way in ("mixup", "cutmix") if getattr(mixture, way)]
+        augmentation = self._mixture
+        ways = [way for way in ("mixup", "cutmix") if getattr(augmentation, way)]
         way = ways[draw.integers(len(ways))]
-        share = float(draw.beta(getattr(mixture, way), getattr(mixture, way)))
+        share = float(draw.beta(getattr(augmentation, way), getattr(augmentation, way)))
         partner = draw.permutation(len(targets))
         if way == "mixup":
             mixed = tuple(share * x + (1 - share) * x[partner] for x in inputs)
@@ -113,12 +115,12 @@ class Batches(keras.utils.PyDataset):
         return tuple(x.astype(np.float32) for x in mixed), targets.astype(np.float32)
 
     def _gather(self, number: int, chosen: np.ndarray) -> np.ndarray:
-        if len(self._views) == 1:
-            return np.asarray(self._views[0][number][chosen].astype(np.float32, copy=False))
-        view = (self._first_view[chosen] + self._epoch) % len(self._views)
-        batch = np.empty((len(chosen), *self._views[0][number].shape[1:]), dtype=np.float32)
-        for v in np.unique(view):
-            batch[view == v] = self._views[v][number][chosen[view == v]]
+        if len(self._copies) == 1:
+            return np.asarray(self._copies[0][number][chosen].astype(np.float32, copy=False))
+        copy = (self._first_copy[chosen] + self._epoch) % len(self._copies)
+        batch = np.empty((len(chosen), *self._copies[0][number].shape[1:]), dtype=np.float32)
+        for c in np.unique(copy):
+            batch[copy == c] = self._copies[c][number][chosen[copy == c]]
         return batch
 
     def _draw_order(self) -> np.ndarray:

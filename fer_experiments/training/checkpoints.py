@@ -1,4 +1,4 @@
-"""Everything that training needs to go on from the end of an epoch, in one file.
+"""Everything that training needs to resume from the end of an epoch, in one file.
 
 Weights, the optimizer's state and the state of every random generator (neither `save_weights` nor
 a `.keras` file keeps those of Dropout), the best weights so far and each epoch's scores. The order

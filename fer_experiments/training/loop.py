@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import numpy as np
 
 from fer_experiments.errors import TrainingError
 from fer_experiments.scores import scores_of
-from fer_experiments.training import checkpoints, memory
-from fer_experiments.training.averages import Average
+from fer_experiments.training import checkpoints, malloc
 from fer_experiments.training.batches import Batches
 from fer_experiments.training.checkpoints import EpochRecord, Progress
-from fer_experiments.training.optimizers import Plan
+from fer_experiments.training.ema import WeightAverage
+from fer_experiments.training.optimizers import LoopConfig
 
 # Batches that Keras runs between two looks at the loss. Measured on 2 cores with cached features of
 # 512 and 8,192 numbers: an epoch takes 67 and 58 % of the time that it takes with 1; 32 and 128
@@ -47,7 +48,7 @@ def fit(
     model: keras.Model,
     train: Batches,
     val: Batches,
-    plan: Plan,
+    config: LoopConfig,
     *,
     first_epoch: int,
     log: Callable[[EpochRecord], None],
@@ -57,14 +58,14 @@ def fit(
 ) -> TrainingResult:
     """Trains what is trainable in `model` and leaves it with the kept epoch's weights.
 
-    With a checkpoint that holds earlier epochs it goes on after them, to the same result.
+    With a checkpoint that holds earlier epochs it resumes after them, to the same result.
 
     Args:
-        model: takes what the batches give: a classifier of pixels, or its part behind a cut;
+        model: takes what the batches give: a classifier of pixels, or its trainable part;
             frozen layers stay as they are.
         train: shuffled batches, at the order of `first_epoch`.
         val: batches that are only looked at.
-        plan: optimizer, rate, epochs, which epoch is kept.
+        config: optimizer, rate, epochs, which epoch is kept.
         first_epoch: number of the first one; fine-tuning counts on from head training.
         log: gets each epoch's record when the epoch ends; those of the checkpoint again.
         begin_epoch: is told the number of each epoch before it begins.
@@ -76,24 +77,24 @@ def fit(
     """
     confusion = _Confusion(model.output_shape[-1])
     model.compile(
-        optimizer=plan.build(len(train)),
+        optimizer=config.build(len(train)),
         loss="categorical_crossentropy",
         metrics=[confusion],
         steps_per_execution=min(_STEPS_PER_EXECUTION, len(train)),
     )
     before = Progress() if checkpoint is None else checkpoints.restore(checkpoint, model)
-    average = Average(model, train) if plan.ema else None
-    recorder = _Recorder(before, log, confusion, train, plan, begin_epoch, checkpoint, average)
+    average = WeightAverage(model, train) if config.ema else None
+    recorder = _Recorder(before, log, confusion, train, config, begin_epoch, checkpoint, average)
     for record in before.history:
         log(record)
     done = len(before.history)
-    if not plan.is_over(recorder.scores):
-        memory.keep_freed()
+    if not config.is_finished(recorder.scores):
+        malloc.keep_freed()
         model.fit(
             train,
             validation_data=val,
             initial_epoch=first_epoch - 1 + done,
-            epochs=first_epoch - 1 + plan.epochs,
+            epochs=first_epoch - 1 + config.epochs,
             shuffle=False,  # the batches bring their own order
             callbacks=[recorder],
             verbose=1 if progress_bar else 0,
@@ -138,21 +139,22 @@ class _Recorder(keras.callbacks.Callback):
         log: Callable[[EpochRecord], None],
         confusion: _Confusion,
         train: Batches,
-        plan: Plan,
+        config: LoopConfig,
         begin_epoch: Callable[[int], None] | None,
         checkpoint: Path | None,
-        average: Average | None,
+        average: WeightAverage | None,
     ) -> None:
         super().__init__()
         self.history: list[EpochRecord] = [*before.history]
         self._log = log
         self._confusion = confusion
         self._train = train
-        self._plan = plan
+        self._config = config
         self._begin_epoch = begin_epoch
         self._best: tuple[int, list[np.ndarray]] | None = before.best
         self._checkpoint = checkpoint
         self._average = average
+        self._swapped = ExitStack()  # while val is evaluated
 
     @property
     def scores(self) -> list[float]:
@@ -161,7 +163,7 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch + 1
-        self._train.go_to(self._epoch)
+        self._train.set_epoch(self._epoch)
         if self._begin_epoch is not None:
             self._begin_epoch(self._epoch)
         self._started = time.perf_counter()
@@ -184,7 +186,7 @@ class _Recorder(keras.callbacks.Callback):
         # Of a mixed image neither label is the true one.
         self._train_scores = {} if self._train.mixes else self._scores("train")
         if self._average is not None:
-            self._average.put_in()
+            self._swapped.enter_context(self._average.swap_ema_weights())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
@@ -211,11 +213,10 @@ class _Recorder(keras.callbacks.Callback):
             )
         better = all(record[SELECTION_METRIC] > score for score in self.scores)
         self.history.append(record)
-        if better if self._plan.keep_epoch == "best" else self._plan.ema:
+        if better if self._config.keep_epoch == "best" else self._config.ema:
             self._best = (self._epoch, self.model.get_weights())
-        if self._average is not None:
-            self._average.take_out()
-        rate = self._plan.rate_after(self.scores)
+        self._swapped.close()
+        rate = self._config.plateau_learning_rate(self.scores)
         if rate is not None:
             self.model.optimizer.learning_rate = rate
         # Before the record leaves: what stands in MLflow need never be trained again.
@@ -223,7 +224,7 @@ class _Recorder(keras.callbacks.Callback):
             progress = Progress(history=tuple(self.history), best=self._best)
             checkpoints.save(self._checkpoint, self.model, progress)
         self._log(record)
-        if self._plan.is_over(self.scores):
+        if self._config.is_finished(self.scores):
             self.model.stop_training = True
 
     def _scores(self, split: str) -> EpochRecord:

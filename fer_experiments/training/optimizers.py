@@ -17,8 +17,8 @@ _PLATEAU_PATIENCE, _PLATEAU_FACTOR = 3, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a phase trains: everything but the network and the images."""
+class LoopConfig:
+    """A phase as the training loop needs it: its learning rate and epochs, and `FitConfig`."""
 
     optimizer: str = "adam"  # adam, adamw, sgd (Nesterov momentum 0.9)
     learning_rate: float = 1e-4  # the highest that the schedule reaches
@@ -29,8 +29,8 @@ class Plan:
     epochs: int = 10
     patience: int = 0  # stop after so many epochs without a better score; 0: never
     keep_epoch: str = "best"
-    # Share of the rate for each layer, by name; 1 where none is given.
-    rates: Mapping[str, float] = field(default_factory=dict)
+    # Layer-wise learning-rate decay: factors of the rate by name of layer, 1 where none is given.
+    layer_multipliers: Mapping[str, float] = field(default_factory=dict)
 
     def build(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """The optimizer for a phase whose epochs have so many steps."""
@@ -51,15 +51,15 @@ class Plan:
             "sgd": keras.optimizers.SGD,
         }
         kind = kinds[self.optimizer]
-        if self.rates:
-            kind = _by_layer(kind, self.rates)
+        if self.layer_multipliers:
+            kind = _by_layer(kind, self.layer_multipliers)
         optimizer = kind(**settings)
         if self.weight_decay:
             optimizer.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
         return optimizer
 
-    def rate_after(self, scores: Sequence[float]) -> float | None:
-        """With schedule=plateau, the rate after epochs with these scores; else None."""
+    def plateau_learning_rate(self, scores: Sequence[float]) -> float | None:
+        """As ReduceLROnPlateau: the rate after epochs with these scores; else None."""
         if self.schedule != "plateau":
             return None
         drops = waited = 0
@@ -71,8 +71,8 @@ class Plan:
                 drops, waited = drops + 1, 0
         return self.learning_rate * _PLATEAU_FACTOR**drops
 
-    def is_over(self, scores: Sequence[float]) -> bool:
-        """Whether training ends after epochs with these scores."""
+    def is_finished(self, scores: Sequence[float]) -> bool:
+        """As EarlyStopping, from all scores so far: whether training ends after these epochs."""
         if len(scores) >= self.epochs:
             return True
         if not self.patience or not scores:
@@ -92,12 +92,12 @@ class Plan:
 
 
 def _by_layer(
-    kind: type[keras.optimizers.Optimizer], rates: Mapping[str, float]
+    kind: type[keras.optimizers.Optimizer], layer_multipliers: Mapping[str, float]
 ) -> type[keras.optimizers.Optimizer]:
     """The same optimizer, with a share of the rate for some layers, their decay's included."""
 
     def share(variable: keras.Variable) -> float:
-        return rates.get(variable.path.split("/")[0], 1.0)
+        return layer_multipliers.get(variable.path.split("/")[0], 1.0)
 
     class ByLayer(kind):
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:

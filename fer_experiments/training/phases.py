@@ -11,10 +11,10 @@ import numpy as np
 
 from fer_experiments.config import FitConfig
 from fer_experiments.training import loop
-from fer_experiments.training.batches import Arrays, Batches, Mixture
+from fer_experiments.training.batches import Arrays, BatchAugmentation, Batches
 from fer_experiments.training.checkpoints import EpochRecord
 from fer_experiments.training.loop import TrainingResult
-from fer_experiments.training.optimizers import Plan
+from fer_experiments.training.optimizers import LoopConfig
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +27,9 @@ class Phase:
     learning_rate: float
     epochs: int
     first_epoch: int  # fine-tuning counts on from head training
-    rates: Mapping[str, float] = field(default_factory=dict)  # shares of the rate, by layer
+    layer_multipliers: Mapping[str, float] = field(
+        default_factory=dict
+    )  # layer-wise learning-rate decay: factors by layer
 
     @property
     def last_epoch(self) -> int:
@@ -43,7 +45,7 @@ class Phase:
 class TrainingData:
     """What a network takes, and what it shall say to it."""
 
-    train: Sequence[Arrays]  # by view, then by input of the network
+    train: Sequence[Arrays]  # by augmented copy, then by input of the network
     val: Sequence[Arrays]
     train_labels: np.ndarray  # (N,)
     val_labels: np.ndarray
@@ -63,10 +65,10 @@ def train(
 ) -> TrainingResult:
     """Trains what is trainable and leaves the network with the kept epoch's weights.
 
-    With a checkpoint that holds earlier epochs it goes on after them, to the same result.
+    With a checkpoint that holds earlier epochs it resumes after them, to the same result.
 
     Args:
-        network: takes what `data` holds: a classifier of pixels, or its part behind a cut.
+        network: takes what `data` holds: a classifier of pixels, or its trainable part.
         phase: rate, epochs, where they begin.
         fit: how both phases train.
         data: images or features, and their labels.
@@ -88,7 +90,7 @@ def train(
         network,
         batches,
         val,
-        plan_of(phase, fit),
+        loop_config_of(phase, fit),
         first_epoch=phase.first_epoch,
         log=on_epoch,
         begin_epoch=begin_epoch,
@@ -113,15 +115,15 @@ def batches_of(
         batch_size=fit.batch_size,
         seed=fit.seed,
         first_epoch=phase.first_epoch,
-        mixture=mixture_of(phase, fit, pictures=takes_pictures(network)),
+        augmentation=batch_augmentation_of(phase, fit, pictures=takes_pictures(network)),
     )
     val = Batches(data.val, data.val_labels, classes=data.classes, batch_size=fit.batch_size)
     return batches, val
 
 
-def plan_of(phase: Phase, fit: FitConfig) -> Plan:
+def loop_config_of(phase: Phase, fit: FitConfig) -> LoopConfig:
     """How the training loop trains this phase."""
-    return Plan(
+    return LoopConfig(
         optimizer=fit.optimizer,
         learning_rate=phase.learning_rate,
         schedule=fit.schedule,
@@ -131,13 +133,13 @@ def plan_of(phase: Phase, fit: FitConfig) -> Plan:
         epochs=phase.epochs,
         patience=fit.patience,
         keep_epoch=fit.keep_epoch,
-        rates=phase.rates,
+        layer_multipliers=phase.layer_multipliers,
     )
 
 
-def mixture_of(phase: Phase, fit: FitConfig, *, pictures: bool) -> Mixture:
+def batch_augmentation_of(phase: Phase, fit: FitConfig, *, pictures: bool) -> BatchAugmentation:
     """What is done to this phase's batches; `pictures`: see `takes_pictures`."""
-    return Mixture(
+    return BatchAugmentation(
         label_smoothing=fit.label_smoothing,
         mixup=fit.mixup,
         cutmix=fit.cutmix if pictures else 0.0,

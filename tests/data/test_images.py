@@ -12,10 +12,10 @@ from fer_experiments.data.images import (
     BadImage,
     PixelRule,
     decode,
-    first_line,
     pixel_hash,
     pixel_hashes,
     refuse_bad,
+    summarize,
     to_pixels,
     white_of,
 )
@@ -401,4 +401,4 @@ def test_refusal_names_the_first_three():
     ],
 )
 def test_first_line(error, line):
-    assert first_line(error) == line
+    assert summarize(error) == line

@@ -125,7 +125,7 @@ def test_no_download(problem: str, tmp_path: Path, request: pytest.FixtureReques
         kaggle.archive = b"half a zip"
     line = failed(fer(tmp_path, "--split", "holdout"))
     assert line.startswith("Error: Kaggle's msambare/fer2013 could not be downloaded (")
-    assert "Go on with a network" in line
+    assert "Try again with a network" in line
     assert "or download archive.zip from https://www.kaggle.com/datasets/msambare/fer2013" in line
     assert "pass dataset=archive.zip" in line
     assert not manifests(tmp_path)

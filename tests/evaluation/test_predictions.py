@@ -19,25 +19,25 @@ def seen() -> keras.Model:
     return keras.Model(pixels, keras.layers.Flatten()(pixels))
 
 
-def shown(seen: keras.Model, tta: str) -> np.ndarray:
+def quote(seen: keras.Model, tta: str) -> np.ndarray:
     """The mean of what the model is shown of each image, (N, H, W)."""
     return predict(seen, IMAGES, views=test_time_views(tta)).reshape(IMAGES.shape)
 
 
 def test_without_views_the_images_themselves(seen: keras.Model) -> None:
     assert test_time_views("none") is None
-    np.testing.assert_array_equal(shown(seen, "none"), IMAGES)
+    np.testing.assert_array_equal(quote(seen, "none"), IMAGES)
 
 
 def test_flip_is_the_mean_with_the_mirror_image(seen: keras.Model) -> None:
     mirrored = IMAGES[:, :, ::-1].astype(np.float32)
-    np.testing.assert_allclose(shown(seen, "flip"), (IMAGES + mirrored) / 2, atol=1e-4)
+    np.testing.assert_allclose(quote(seen, "flip"), (IMAGES + mirrored) / 2, atol=1e-4)
     assert not np.array_equal(mirrored, IMAGES)
 
 
 def test_views_are_the_image_and_others_all_different(seen: keras.Model) -> None:
     """The k-th view is what the sum over k views has more than that over k - 1."""
-    sums = [IMAGES.astype(np.float64), *(k * shown(seen, str(k)) for k in range(2, 6))]
+    sums = [IMAGES.astype(np.float64), *(k * quote(seen, str(k)) for k in range(2, 6))]
     views = [sums[0], *np.diff(sums, axis=0)]
     for i, one in enumerate(views):
         for other in views[:i]:
@@ -49,7 +49,7 @@ def test_views_are_the_image_and_others_all_different(seen: keras.Model) -> None
 
 
 def test_views_are_drawn_alike_every_time(seen: keras.Model) -> None:
-    np.testing.assert_array_equal(shown(seen, "3"), shown(seen, "3"))
+    np.testing.assert_array_equal(quote(seen, "3"), quote(seen, "3"))
 
 
 @pytest.mark.parametrize("tta", ["1", "101", "-2", "mirror", "", "2.0"])
@@ -77,4 +77,4 @@ def shown_crops(flat: np.ndarray) -> np.ndarray:
 
 def test_a_model_that_looks_at_whole_images_has_no_crops(seen: keras.Model) -> None:
     with pytest.raises(ConfigError, match="trained with crop for tta=crops"):
-        shown(seen, "crops")
+        quote(seen, "crops")

@@ -26,12 +26,12 @@ from tests.faults.results import Result
 _MOMENTS, _QUICK_MOMENTS = 10, 2
 _ROOMY = 1 << 30  # bytes, for the job that no disk disturbs
 _KINDS = ("data home", "store")
-# Words of the warning that features are not kept; the job goes on without them.
-_FALLBACK = "Going on without what does not fit"
+# Words of the warning that features are not kept; the job continues without them.
+_FALLBACK = "Training continues without what does not fit"
 
 
 def run(folder: Path, *, quick: bool, moments: int | None = None) -> Result:
-    """Fills disks, frees them, goes on, and compares."""
+    """Fills disks, frees them, resumes, and compares."""
     name = "disk_full"
     moments = moments or (_QUICK_MOMENTS if quick else _MOMENTS)
     if reason := _cannot_mount(folder):

@@ -6,7 +6,7 @@ import pytest
 
 from fer_experiments.config import Config
 from fer_experiments.errors import ConfigError
-from fer_experiments.models import backbones, classifier, cuts, derived
+from fer_experiments.models import backbones, classifier, ensembles, temperature, truncation
 from fer_experiments.recipes import resolve
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1)).astype(np.float32)
@@ -42,7 +42,7 @@ def test_recipe_notebook_scales_by_255() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "cut", "last_four", "trainable"),
+    ("backbone", "truncate_at", "last_four", "trainable"),
     [
         (
             "vgg16",
@@ -65,18 +65,18 @@ def test_recipe_notebook_scales_by_255() -> None:
     ],
 )
 def test_the_last_four_layers_are_the_notebooks(
-    backbone: str, cut: str, last_four: list[str], trainable: list[str]
+    backbone: str, truncate_at: str, last_four: list[str], trainable: list[str]
 ) -> None:
-    model = build(backbone=backbone, truncate_at=cut)
+    model = build(backbone=backbone, truncate_at=truncate_at)
     assert [layer.name for layer in classifier.backbone_layers(model)][-4:] == last_four
     assert classifier.unfreeze(model, 4, train_batchnorm=False) == trainable
 
 
 def test_each_block_below_the_topmost_one_has_a_share_of_its_rate() -> None:
     model = build(backbone="resnet50", truncate_at="conv3_block4_out")
-    assert classifier.shares_of_rate(model, 0.5) == {}
+    assert classifier.learning_rate_multipliers(model, 0.5) == {}
     classifier.unfreeze(model, 0, train_batchnorm=True)
-    shares = classifier.shares_of_rate(model, 0.5)
+    shares = classifier.learning_rate_multipliers(model, 0.5)
     assert {name.split("_")[0]: share for name, share in shares.items()} == {
         "conv3": 1.0,
         "conv2": 0.5,
@@ -84,7 +84,7 @@ def test_each_block_below_the_topmost_one_has_a_share_of_its_rate() -> None:
     }
     trained = {layer.name for layer in classifier.backbone_layers(model) if layer.weights}
     assert set(shares) == trained
-    assert set(classifier.shares_of_rate(model, 1.0).values()) == {1.0}
+    assert set(classifier.learning_rate_multipliers(model, 1.0).values()) == {1.0}
 
 
 def test_the_graph_is_flat_and_loads_without_custom_objects(tmp_path: Path) -> None:
@@ -197,13 +197,15 @@ def test_models_of_before_whose_logits_are_bfloat16_still_work(tmp_path: Path) -
     older = keras.models.load_model(tmp_path / "older.keras")
     assert older.get_layer("logits").compute_dtype == "bfloat16"
     expected = older.predict(PIXELS, verbose=0)
-    cut = cuts.find(older, cuts.training_layers(older))
-    features = cuts.before(older, cut).predict_on_batch(PIXELS)
-    behind = cuts.behind(older, cut).predict_on_batch(keras.tree.flatten(features)[0])
+    points = truncation.points(older, truncation.training_layers(older))
+    features = truncation.feature_extractor(older, points).predict_on_batch(PIXELS)
+    behind = truncation.trainable_part(older, points).predict_on_batch(
+        keras.tree.flatten(features)[0]
+    )
     np.testing.assert_allclose(behind, expected, atol=1e-5)
-    warm = derived.with_temperature(older, 2.0).predict(PIXELS, verbose=0)
+    warm = temperature.with_temperature(older, 2.0).predict(PIXELS, verbose=0)
     np.testing.assert_array_equal(warm.argmax(axis=1), expected.argmax(axis=1))
-    both = derived.average([older, build(**changes)], tta="flip").predict(PIXELS, verbose=0)
+    both = ensembles.average([older, build(**changes)], tta="flip").predict(PIXELS, verbose=0)
     np.testing.assert_allclose(both.sum(axis=1), 1, atol=1e-5)
     assert classifier.unfreeze(older, 4, train_batchnorm=False) == ["block2_0_conv"]
 

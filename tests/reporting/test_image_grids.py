@@ -23,7 +23,7 @@ def made_up(C=7, skill=1.0, seed=0):
     return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
 
-def shown(figure):
+def quote(figure):
     return [int(np.asarray(picture.get_array())[0, 0]) for picture in figure.axes[0].images]
 
 
@@ -52,7 +52,7 @@ def test_mistakes_are_the_surest_wrong_answers_surest_first():
     figure = drawn(image_grids.mistakes(IMAGES, labels, probabilities, NAMES, title="t", count=5))
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     expected = wrong[np.argsort(-probabilities[wrong].max(axis=1))][:5]
-    assert shown(figure) == expected.tolist()
+    assert quote(figure) == expected.tolist()
     i = expected[0]
     k = probabilities[i].argmax()
     assert captions(figure)[0] == (
@@ -65,7 +65,7 @@ def test_without_mistakes_the_figure_says_so():
     labels, _ = made_up()
     figure = drawn(image_grids.mistakes(IMAGES, labels, np.eye(7)[labels], NAMES, title="t"))
     assert headings(figure) == ["None of 40 answers is wrong."]
-    assert shown(figure) == []
+    assert quote(figure) == []
 
 
 def test_uncertain_are_those_of_the_largest_entropy():
@@ -74,7 +74,7 @@ def test_uncertain_are_those_of_the_largest_entropy():
     figure = drawn(
         image_grids.uncertain(IMAGES[:4], labels, probabilities, "ab", title="t", count=3)
     )
-    assert shown(figure) == [1, 2, 0]
+    assert quote(figure) == [1, 2, 0]
     assert "1 of the answers are right" in headings(figure)[0]
 
 
@@ -87,7 +87,7 @@ def test_disagreement_shows_what_only_one_of_the_models_names_rightly():
         )
     )
     good, bad = first.argmax(axis=1) == labels, second.argmax(axis=1) == labels
-    of_first, of_second = shown(figure)[:3], shown(figure)[3:]
+    of_first, of_second = quote(figure)[:3], quote(figure)[3:]
     assert len(of_first) == len(of_second) == 3
     assert all(good[i] and not bad[i] for i in of_first)
     assert all(bad[i] and not good[i] for i in of_second)
@@ -164,7 +164,7 @@ def test_image_groups_show_the_first_of_each_and_say_how_many_more_there_are():
         ),
     ]
     figure = drawn(image_grids.image_groups(groups, title="t"))
-    assert shown(figure) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert quote(figure) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert headings(figure)[:2] == ["Same pixels", "Near-duplicates (3 more)"]
     readable(figure)
     with pytest.raises(ValueError, match="Expected a group of images"):

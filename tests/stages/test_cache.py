@@ -28,7 +28,8 @@ from fer_experiments.data.prepared import by_fingerprint, prepare
 from fer_experiments.data.storage import unfinished
 from fer_experiments.errors import ConfigError, DataError
 from fer_experiments.evaluation.predictions import predict
-from fer_experiments.models import classifier, cuts, feature_files, features
+from fer_experiments.models import classifier, truncation
+from fer_experiments.models.features import cache, extraction
 from fer_experiments.recipes import resolve
 from fer_experiments.stages import inputs
 from fer_experiments.tracking.models import load, model_of
@@ -148,14 +149,14 @@ def material(**changes: object) -> tuple[keras.Model, PreparedDataset, Config]:
     return model, prepared, config
 
 
-def head_cut(model: keras.Model) -> tuple[str, ...]:
-    return cuts.find(model, cuts.training_layers(model))
+def head_points(model: keras.Model) -> tuple[str, ...]:
+    return truncation.points(model, truncation.training_layers(model))
 
 
-def obtain(**changes: object) -> features.Features:
+def obtain(**changes: object) -> extraction.Features:
     """The features that head training needs."""
     model, prepared, config = material(**changes)
-    return features.obtain(model, prepared, config, cut=head_cut(model))
+    return extraction.obtain(model, prepared, config, points=head_points(model))
 
 
 def entries(home: Path) -> list[Path]:
@@ -210,11 +211,11 @@ def test_the_logged_model_on_pixels_agrees_with_what_trained_on_cached_features(
     assert np.ptp(expected, axis=0).max() > 0.01  # the images can be told apart
     unfrozen = classifier.to_unfreeze(model, 4, train_batchnorm=False)
     for layers in ({"logits"}, {"logits", *unfrozen}):
-        cut = cuts.find(model, cuts.training_layers(model) | layers)
-        found = features.obtain(model, prepared, logged.config, cut=cut)
+        points = truncation.points(model, truncation.training_layers(model) | layers)
+        found = extraction.obtain(model, prepared, logged.config, points=points)
         assert found.computed == 0
-        behind = cuts.behind(model, cut)
-        given = list(map(np.array, found.val)) if len(cut) > 1 else np.array(found.val[0])
+        behind = truncation.trainable_part(model, points)
+        given = list(map(np.array, found.val)) if len(points) > 1 else np.array(found.val[0])
         np.testing.assert_allclose(behind.predict_on_batch(given), expected, atol=1e-5)
 
 
@@ -244,12 +245,12 @@ def test_fine_tuning_finds_its_features_and_without_them_gives_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backbone", "cut"), [("vgg16", "block2_pool"), ("resnet50", "conv2_block3_out")]
+    ("backbone", "truncate_at"), [("vgg16", "block2_pool"), ("resnet50", "conv2_block3_out")]
 )
 def test_a_real_backbone_trains_the_same_with_and_without_the_cache(
-    backbone: str, cut: str, fer: Fer
+    backbone: str, truncate_at: str, fer: Fer
 ) -> None:
-    train = [*TRAIN, "--backbone", backbone, "--truncate-at", cut, "--weights", "none",
+    train = [*TRAIN, "--backbone", backbone, "--truncate-at", truncate_at, "--weights", "none",
              "--initializer", "he_normal"]  # fmt: skip
     cached, uncached = run_of(fer(*train)), run_of(fer(*train, "--cache", "off"))
     assert agree(cached, uncached)
@@ -329,20 +330,20 @@ def test_a_head_trains_on_what_the_logged_model_gives(home: Path) -> None:
     """After another truncation point whose features look alike, too."""
     obtain(**SMALL, truncate_at="block2_add")
     model, prepared, config = material(**SMALL, truncate_at="block2_out")
-    found = features.obtain(model, prepared, config, cut=head_cut(model))
-    given = cuts.before(model, head_cut(model)).predict_on_batch(
+    found = extraction.obtain(model, prepared, config, points=head_points(model))
+    given = truncation.feature_extractor(model, head_points(model)).predict_on_batch(
         prepared.split("val")[0].astype(np.float32)[..., None]
     )
     np.testing.assert_allclose(found.val[0], keras.tree.flatten(given)[0], atol=1e-4)
     assert found.val[0].min() == 0  # after a ReLU
 
 
-def entry(**changes: object) -> feature_files.Kept:
+def entry(**changes: object) -> cache.CachedTensor:
     """An augmented copy's place in the cache; `changes` are of the configuration."""
     wanted = {"synthetic_count": 105, "backbone": "tiny", "augmented_copies": 2, "rotation": 20}
     config = resolve("demo", wanted | changes)
-    return feature_files.Kept(
-        part=feature_files.Part(split="train", view=1),
+    return cache.CachedTensor(
+        subset=cache.ImageSubset(split="train", copy=1),
         name="head_flatten",
         tensor_shape=(576,),
         graph="one",
@@ -353,10 +354,10 @@ def entry(**changes: object) -> feature_files.Kept:
     )
 
 
-PAIRS: dict[str, Callable[[feature_files.Kept], feature_files.Kept]] = {
+PAIRS: dict[str, Callable[[cache.CachedTensor], cache.CachedTensor]] = {
     "dataset": lambda kept: replace(kept, prepared=entry(synthetic_count=112).prepared),
-    "split": lambda kept: replace(kept, part=feature_files.Part(split="val", view=1)),
-    "view": lambda kept: replace(kept, part=feature_files.Part(split="train", view=2)),
+    "split": lambda kept: replace(kept, subset=cache.ImageSubset(split="val", copy=1)),
+    "view": lambda kept: replace(kept, subset=cache.ImageSubset(split="train", copy=2)),
     "augmentation": lambda kept: replace(kept, config=entry(rotation=10).config),
     "augmenter": lambda kept: replace(kept, augmenter="two"),
     "data_seed": lambda kept: replace(kept, config=entry(data_seed=1).config),
@@ -406,9 +407,9 @@ def test_what_gives_the_same_features_computes_nothing(home: Path) -> None:
 
 def test_half_of_what_is_wanted_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     model, prepared, config = material()
-    features.obtain(model, prepared, config, cut=["block1_pool"])
+    extraction.obtain(model, prepared, config, points=["block1_pool"])
     capsys.readouterr()
-    both = features.obtain(model, prepared, config, cut=["block1_pool", "block2_2_bn"])
+    both = extraction.obtain(model, prepared, config, points=["block1_pool", "block2_2_bn"])
     assert both.computed == TRAIN_IMAGES + VAL_IMAGES
     assert f"{both.computed} images up to block2_2_bn, {COMPUTES}" in capsys.readouterr().out
     assert [array.shape[1:] for array in both.val] == [(12, 12, 8), (6, 6, 16)]
@@ -419,7 +420,7 @@ def test_the_same_key_gives_the_same_bytes_from_scratch(home: Path) -> None:
     obtain(**changes)
     first = bytes_by_entry(home)
     assert len(first) == 4
-    feature_files.clear()
+    cache.clear()
     assert entries(home) == []
     obtain(**changes)
     assert bytes_by_entry(home) == first
@@ -458,7 +459,7 @@ def test_augmentation_decides_the_views_and_leaves_the_clean_images(
 def epoch_of(data: Batches, epoch: int | None = None) -> list[tuple[int, int, int]]:
     """(view, image, label) in the order of an epoch; `numbered` says what the values mean."""
     if epoch is not None:
-        data.go_to(epoch)
+        data.set_epoch(epoch)
     seen = []
     for i in range(len(data)):
         (first, second), one_hot = data[i]
@@ -554,9 +555,9 @@ def test_float16_takes_half_and_scores_alike(trained: Trained) -> None:
     accuracy, size = [], []
     for dtype in ("float32", "float16"):
         config = logged.config.replace(cache_dtype=dtype)
-        found = features.obtain(model, prepared, config, cut=head_cut(model))
+        found = extraction.obtain(model, prepared, config, points=head_points(model))
         assert found.val[0].dtype == found.train[0][0].dtype == dtype
-        behind = cuts.behind(model, head_cut(model))
+        behind = truncation.trainable_part(model, head_points(model))
         probabilities = behind.predict_on_batch(found.val[0].astype(np.float32))
         accuracy.append((probabilities.argmax(axis=1) == labels).mean())
         size.append(found.train[0][0].nbytes + found.val[0].nbytes)
@@ -569,10 +570,10 @@ def test_features_too_large_for_float16_are_one_clear_error_and_leave_nothing(ho
     shortcut = model.get_layer("block2_0_conv")
     shortcut.set_weights([weight * 1e6 for weight in shortcut.get_weights()])
     with pytest.raises(ConfigError, match=r"at most 65504.*head_flatten; pass cache_dtype=float32"):
-        features.obtain(model, prepared, config, cut=head_cut(model))
+        extraction.obtain(model, prepared, config, points=head_points(model))
     assert entries(home) == half_written(home) == []
-    found = features.obtain(
-        model, prepared, config.replace(cache_dtype="float32"), cut=head_cut(model)
+    found = extraction.obtain(
+        model, prepared, config.replace(cache_dtype="float32"), points=head_points(model)
     )
     assert found.train[0][0].max() > 65504
 
@@ -733,7 +734,7 @@ def test_where_only_the_heads_features_fit_they_are_kept(
     assert re.match(rf"Warning: .* {disk}/features .* 2 MB are needed, 1 MB are free", refused)
     assert f"up to head_flatten, {COMPUTES}" in printed.out
     assert fed.train[0][0].shape == (TRAIN_IMAGES, 576)
-    assert {entry.about["tensor"] for entry in feature_files.entries()} == {"head_flatten"}
+    assert {entry.about["tensor"] for entry in cache.entries()} == {"head_flatten"}
     assert not half_written(disk)
 
 
@@ -777,14 +778,14 @@ def test_a_read_only_data_home_is_one_clear_error(
     model, prepared, config = material()
     other = config.replace(cache_dtype="float16")
     with pytest.raises(DataError, match="cannot be written"):
-        features.obtain(model, prepared, other, cut=head_cut(model))
+        extraction.obtain(model, prepared, other, points=head_points(model))
 
 
 def test_nothing_is_written_along_that_fine_tuning_will_not_use(home: Path) -> None:
     model, prepared, config = material()
     later = classifier.to_unfreeze(model, 12, train_batchnorm=False)  # all: it will take pixels
     inputs.of_phase(model, config, prepared, later=later)
-    assert {entry.about["tensor"] for entry in feature_files.entries()} == {"head_flatten"}
+    assert {entry.about["tensor"] for entry in cache.entries()} == {"head_flatten"}
 
 
 def test_views_without_augmentation_are_refused(fer: Fer) -> None:
@@ -809,7 +810,7 @@ def test_damaged_entries_are_listed_and_emptied(text: str | None, kept: Path, fe
 def test_what_is_being_written_is_not_listed(kept: Path) -> None:
     folder = entries(kept)[0]
     folder.rename(folder.with_name(f"{unfinished(folder)}0123"))  # finished, not yet renamed
-    assert len(feature_files.entries()) == 1
+    assert len(cache.entries()) == 1
 
 
 def test_the_command_lists_totals_and_empties(home: Path, fer: Fer) -> None:

@@ -590,7 +590,7 @@ def rows_of_epochs(given: Given, epochs: int) -> np.ndarray:
     """What the network is given in so many epochs, a row an image."""
     rows = []
     for epoch in range(given.first_epoch, given.first_epoch + epochs):
-        given.train.go_to(epoch)
+        given.train.set_epoch(epoch)
         rows.append(given.pixels.reshape(len(given.pixels), -1))
     return np.concatenate(rows)
 
@@ -840,7 +840,7 @@ def _(world: World, value: str) -> None:
         epochs = 6
         drawn = np.zeros(7)
         for epoch in range(given.first_epoch, given.first_epoch + epochs):
-            given.train.go_to(epoch)
+            given.train.set_epoch(epoch)
             drawn += given.labels.sum(axis=0)
             for batch in given.train:
                 weights = counts.sum() / (7 * counts[batch[1].argmax(axis=1)])

@@ -46,17 +46,19 @@ def run_of(outcome: Outcome) -> str:
     ],
 )
 def test_an_option_of_training_changes_the_plan_and_nothing_else(field: str, value: Any) -> None:
-    before = asdict(phases.plan_of(HEAD, resolve("demo").fit))
-    after = asdict(phases.plan_of(HEAD, resolve("demo", {field: value}).fit))
+    before = asdict(phases.loop_config_of(HEAD, resolve("demo").fit))
+    after = asdict(phases.loop_config_of(HEAD, resolve("demo", {field: value}).fit))
     assert before[field] != value
     assert after == before | {field: value}
 
 
 def test_the_plan_has_what_the_phase_says() -> None:
     config = resolve("demo", {"schedule": "cosine", "warmup_epochs": 2.5})
-    phase = phases.Phase(learning_rate=3e-4, epochs=5, first_epoch=8, rates={"block1": 0.5})
-    plan = phases.plan_of(phase, config.fit)
-    assert (plan.learning_rate, plan.epochs, plan.rates) == (3e-4, 5, {"block1": 0.5})
+    phase = phases.Phase(
+        learning_rate=3e-4, epochs=5, first_epoch=8, layer_multipliers={"block1": 0.5}
+    )
+    plan = phases.loop_config_of(phase, config.fit)
+    assert (plan.learning_rate, plan.epochs, plan.layer_multipliers) == (3e-4, 5, {"block1": 0.5})
     assert plan.warmup_epochs == 2.5
 
 
@@ -65,8 +67,10 @@ def test_the_plan_has_what_the_phase_says() -> None:
     [("label_smoothing", 0.25), ("mixup", 0.5), ("cutmix", 0.75), ("balance", "sampling")],
 )
 def test_an_option_of_batches_changes_the_mixture_and_nothing_else(field: str, value: Any) -> None:
-    before = asdict(phases.mixture_of(HEAD, resolve("demo").fit, pictures=True))
-    after = asdict(phases.mixture_of(HEAD, resolve("demo", {field: value}).fit, pictures=True))
+    before = asdict(phases.batch_augmentation_of(HEAD, resolve("demo").fit, pictures=True))
+    after = asdict(
+        phases.batch_augmentation_of(HEAD, resolve("demo", {field: value}).fit, pictures=True)
+    )
     assert before[field] != value
     assert after == before | {field: value}
 
@@ -74,15 +78,15 @@ def test_an_option_of_batches_changes_the_mixture_and_nothing_else(field: str, v
 def test_plain_epochs_are_the_last_ones_of_a_phase() -> None:
     config = resolve("demo", {"plain_epochs": 2})
     later = phases.Phase(learning_rate=0.1, epochs=5, first_epoch=8)
-    assert phases.mixture_of(HEAD, config.fit, pictures=True).until_epoch == 7
-    assert phases.mixture_of(later, config.fit, pictures=True).until_epoch == 10
-    assert phases.mixture_of(later, resolve("demo").fit, pictures=True).until_epoch == 12
+    assert phases.batch_augmentation_of(HEAD, config.fit, pictures=True).until_epoch == 7
+    assert phases.batch_augmentation_of(later, config.fit, pictures=True).until_epoch == 10
+    assert phases.batch_augmentation_of(later, resolve("demo").fit, pictures=True).until_epoch == 12
 
 
 def test_no_rectangle_is_pasted_where_there_are_no_places() -> None:
     config = resolve("demo", {"cutmix": 1.0, "mixup": 0.5})
-    mixture = phases.mixture_of(HEAD, config.fit, pictures=False)
-    assert (mixture.cutmix, mixture.mixup) == (0.0, 0.5)
+    augmentation = phases.batch_augmentation_of(HEAD, config.fit, pictures=False)
+    assert (augmentation.cutmix, augmentation.mixup) == (0.0, 0.5)
 
 
 def test_each_phase_trains_at_its_own_rate(job: Job) -> None:

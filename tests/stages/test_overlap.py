@@ -198,7 +198,7 @@ def two(own_home: Path, fer: Fer) -> Rearranged:
     return Rearranged(own_home, fer)
 
 
-def test_gate_and_comparison_rest_on_images_that_neither_model_was_trained_on(
+def test_promotion_and_comparison_rest_on_images_that_neither_model_was_trained_on(
     two: Rearranged, fer: Fer
 ) -> None:
     two.begin(60)

@@ -95,7 +95,7 @@ def test_the_gate_knows_which_way_a_metric_points(
     difference = Difference(value=value, low=value - 0.001, high=value + 0.001, p=0.001)
 
     def refusals(difference: Difference) -> list[str]:
-        return registry.gate(
+        return registry.promotion_refusals(
             metric,
             candidate=SCORES,
             champion={**SCORES, metric: champion},
@@ -145,7 +145,7 @@ def test_what_just_reaches_a_threshold_is_enough() -> None:
 def test_an_interval_that_touches_0_may_be_chance(
     metric: str, gain: float, low: float, high: float
 ) -> None:
-    assert registry.gate(
+    assert registry.promotion_refusals(
         metric,
         candidate={**SCORES, metric: SCORES[metric] + gain},
         champion=SCORES,

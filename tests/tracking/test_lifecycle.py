@@ -323,7 +323,7 @@ def test_lists_of_a_store_that_is_not_there(
     assert not (own_home / "mlflow.db").exists()
 
 
-# When going on with a run is offered.
+# When resuming a run is offered.
 
 
 def ends_with(error: BaseException, *, epochs: int, stage: str = "train") -> Run:
@@ -377,7 +377,7 @@ def test_a_job_is_to_be_resumed_for_what_its_earlier_stages_trained(
             raise WeightsError("a layer is missing")
     assert f"next   fer main --resume {main.run_id}" in capsys.readouterr().out
     kept = journals(own_home)
-    assert len(kept) == 2  # the job and the stage that main goes on with
+    assert len(kept) == 2  # the job and the stage that main resumes
 
 
 def test_an_offline_run_is_resumed_offline(

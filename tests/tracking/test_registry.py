@@ -729,7 +729,7 @@ def test_the_margin_is_asked_of_the_scores_themselves(
 ) -> None:
     better = -1.0 if metric == "val/log_loss" else 1.0
     sure = Difference(value=better, low=min(better, better / 2), high=max(better, better / 2), p=0)
-    refusals = registry.gate(
+    refusals = registry.promotion_refusals(
         metric,
         candidate={**GOOD, metric: candidate},
         champion={**GOOD, metric: champion},

@@ -21,9 +21,9 @@ import numpy as np
 from fer_experiments.data.synthetic import draw_faces
 from fer_experiments.models import classifier
 from fer_experiments.recipes import resolve
-from fer_experiments.training.batches import Batches, Mixture
+from fer_experiments.training.batches import Batches, BatchAugmentation
 from fer_experiments.training.loop import fit
-from fer_experiments.training.optimizers import Plan
+from fer_experiments.training.optimizers import LoopConfig
 
 backbone, path = sys.argv[1], Path(sys.argv[2])
 config = resolve("demo", {"backbone": backbone, "dropout": 0.0, "head": "global_average_pooling"})
@@ -36,10 +36,10 @@ else:
     np.savez(path, **{str(i): w for i, w in enumerate(model.get_weights())})
 images, labels, _ = draw_faces(count=64, seed=0)
 batches = [
-    Batches([[images[..., None]]], labels, classes=7, batch_size=32, seed=seed, mixture=mixture)
-    for seed, mixture in ((0, Mixture(label_smoothing=0.1, cutmix=1.0)), (None, None))
+    Batches([[images[..., None]]], labels, classes=7, batch_size=32, seed=seed, augmentation=own)
+    for seed, own in ((0, BatchAugmentation(label_smoothing=0.1, cutmix=1.0)), (None, None))
 ]
-plan = Plan(
+plan = LoopConfig(
     optimizer="sgd", learning_rate=1e-2, schedule="cosine", weight_decay=1e-3, ema=0.5, epochs=2
 )
 records = []

@@ -1,4 +1,4 @@
-"""Training that is cut short and goes on comes to what it would have come to."""
+"""Training that is cut short and resumed comes to what it would have come to."""
 
 import shutil
 from dataclasses import replace
@@ -14,13 +14,13 @@ from fer_experiments.errors import TrainingError
 from fer_experiments.models import classifier
 from fer_experiments.models.augmentation import with_augmentation
 from fer_experiments.recipes import resolve
-from fer_experiments.training.batches import Batches, Mixture
+from fer_experiments.training.batches import BatchAugmentation, Batches
 from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
-from fer_experiments.training.optimizers import Plan
+from fer_experiments.training.optimizers import LoopConfig
 
 IMAGES, LABELS, _ = draw_faces(count=70, seed=0)
 EPOCHS = 4
-PLAN = Plan(learning_rate=1e-2, epochs=EPOCHS)
+PLAN = LoopConfig(learning_rate=1e-2, epochs=EPOCHS)
 
 
 class CutShortError(Exception):
@@ -31,11 +31,11 @@ def train(
     checkpoint: Path | None,
     *,
     stop_after: int | None = None,
-    plan: Plan = PLAN,
-    mixture: Mixture | None = None,
+    plan: LoopConfig = PLAN,
+    augmentation: BatchAugmentation | None = None,
     head_units: int = 64,
 ) -> tuple[keras.Model, TrainingResult, list[EpochRecord]]:
-    """With all that is random: order, views, augmentation, dropout; and batch normalisation."""
+    """With all that is random: order, copies, augmentation, dropout; and batch normalisation."""
     config = resolve("demo", {"backbone": "tiny", "head_units": head_units, "dropout": 0.5})
     model = classifier.build(config.model, image_size=48, classes=7, seed=0)
     classifier.unfreeze(model, 4, train_batchnorm=True)
@@ -48,9 +48,9 @@ def train(
 
     pixels = IMAGES[..., None]
     batches = [
-        Batches(views, LABELS, classes=7, batch_size=16, seed=seed, mixture=own)
-        for views, seed, own in (
-            ([[pixels], [pixels[:, :, ::-1]]], 0, mixture),
+        Batches(copies, LABELS, classes=7, batch_size=16, seed=seed, augmentation=own)
+        for copies, seed, own in (
+            ([[pixels], [pixels[:, :, ::-1]]], 0, augmentation),
             ([[pixels]], None, None),
         )
     ]
@@ -73,32 +73,36 @@ SLOW = {
     "sgd cosine": replace(
         PLAN, optimizer="sgd", schedule="cosine", warmup_epochs=1.0, weight_decay=1e-2
     ),
-    "adamw ema": replace(PLAN, optimizer="adamw", ema=0.9, rates={"block2_0_conv": 0.1}),
+    "adamw ema": replace(
+        PLAN, optimizer="adamw", ema=0.9, layer_multipliers={"block2_0_conv": 0.1}
+    ),
     "plateau ema last": replace(PLAN, schedule="plateau", keep_epoch="last", ema=0.5),
 }
-# Mixed in three of four epochs, so that going on in the last one must not mix.
-MIXED = Mixture(label_smoothing=0.1, mixup=0.4, cutmix=1.0, balance="sampling", until_epoch=3)
+# Mixed in three of four epochs, so that a run resumed in the last one must not mix.
+MIXED = BatchAugmentation(
+    label_smoothing=0.1, mixup=0.4, cutmix=1.0, balance="sampling", until_epoch=3
+)
 
 
 @pytest.mark.parametrize(
-    "plan, mixture, stops",
+    "plan, augmentation, stops",
     [
         pytest.param(PLAN, MIXED, (EPOCHS - 1,), id="adam"),
         *(
-            pytest.param(plan, mixture, (1, EPOCHS), id=name, marks=pytest.mark.slow)
-            for (name, plan), mixture in zip(SLOW.items(), (None, MIXED, None), strict=True)
+            pytest.param(plan, augmentation, (1, EPOCHS), id=name, marks=pytest.mark.slow)
+            for (name, plan), augmentation in zip(SLOW.items(), (None, MIXED, None), strict=True)
         ),
     ],
 )
 def test_going_on_gives_the_same_weights(
-    plan: Plan, mixture: Mixture | None, stops: tuple[int, ...], tmp_path: Path
+    plan: LoopConfig, augmentation: BatchAugmentation | None, stops: tuple[int, ...], tmp_path: Path
 ) -> None:
-    whole, result, logged = train(None, plan=plan, mixture=mixture)
+    whole, result, logged = train(None, plan=plan, augmentation=augmentation)
     for stop_after in stops:
         file = tmp_path / f"{stop_after}.npz"
         with pytest.raises(CutShortError):
-            train(file, stop_after=stop_after, plan=plan, mixture=mixture)
-        model, later, logged_later = train(file, plan=plan, mixture=mixture)
+            train(file, stop_after=stop_after, plan=plan, augmentation=augmentation)
+        model, later, logged_later = train(file, plan=plan, augmentation=augmentation)
         for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
         assert later.kept_epoch == result.kept_epoch

@@ -12,9 +12,9 @@ from fer_experiments.evaluation.metrics import report
 from fer_experiments.models import classifier
 from fer_experiments.models.augmentation import build_layers, with_augmentation
 from fer_experiments.recipes import resolve
-from fer_experiments.training.batches import Batches, Mixture
+from fer_experiments.training.batches import BatchAugmentation, Batches
 from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
-from fer_experiments.training.optimizers import Plan
+from fer_experiments.training.optimizers import LoopConfig
 
 IMAGES, LABELS, _ = draw_faces(count=70, seed=0)
 PLAIN = AugmentationConfig(rotation=0, shift=0, zoom=0, flip=False)
@@ -32,7 +32,7 @@ def batches(seed: int | None, *, first_epoch: int = 1) -> Batches:
 
 
 def train(
-    model: keras.Model, plan: Plan, *, seed: int = 0, first_epoch: int = 1
+    model: keras.Model, plan: LoopConfig, *, seed: int = 0, first_epoch: int = 1
 ) -> tuple[TrainingResult, list[EpochRecord]]:
     logged: list[EpochRecord] = []
     result = fit(
@@ -68,34 +68,38 @@ class Given(Batches):
 
 
 def given(
-    kind: type[Batches], mixture: Mixture | None = None, *, epoch: int, views: int = 1
+    kind: type[Batches],
+    augmentation: BatchAugmentation | None = None,
+    *,
+    epoch: int,
+    copies: int = 1,
 ) -> Batches:
     pixels = IMAGES[..., None]
     return kind(
-        [[pixels], [pixels[:, :, ::-1]]][:views],
+        [[pixels], [pixels[:, :, ::-1]]][:copies],
         LABELS,
         classes=7,
         batch_size=16,
         seed=0,
         first_epoch=epoch,
-        mixture=mixture,
+        augmentation=augmentation,
     )
 
 
 @pytest.mark.parametrize(
     "first, plan",
     [
-        (1, Plan(learning_rate=1e-3, epochs=4)),
-        (3, Plan(learning_rate=1e-3, epochs=4)),
-        (1, Plan(learning_rate=1e-3, epochs=1)),
-        (5, Plan(learning_rate=1e-3, epochs=2, ema=0.9)),
+        (1, LoopConfig(learning_rate=1e-3, epochs=4)),
+        (3, LoopConfig(learning_rate=1e-3, epochs=4)),
+        (1, LoopConfig(learning_rate=1e-3, epochs=1)),
+        (5, LoopConfig(learning_rate=1e-3, epochs=2, ema=0.9)),
     ],
 )
-def test_each_epoch_trains_on_its_own_batches(first: int, plan: Plan) -> None:
-    """Order, views and mixing are those of the epoch that the record names, the last one too."""
+def test_each_epoch_trains_on_its_own_batches(first: int, plan: LoopConfig) -> None:
+    """Order, copies and mixing are those of the epoch that the record names, the last one too."""
     last = first - 1 + plan.epochs
-    mixture = Mixture(mixup=1.0, until_epoch=max(first, last - 1))
-    train = given(Given, mixture, epoch=first, views=2)
+    augmentation = BatchAugmentation(mixup=1.0, until_epoch=max(first, last - 1))
+    train = given(Given, augmentation, epoch=first, copies=2)
     assert isinstance(train, Given)
     records: list[EpochRecord] = []
     fit(
@@ -110,7 +114,7 @@ def test_each_epoch_trains_on_its_own_batches(first: int, plan: Plan) -> None:
     epochs = range(first, last + 1)
     assert [record["epoch"] for record in records] == list(epochs)
     for epoch in epochs:
-        expected = given(Batches, mixture, epoch=epoch, views=2)
+        expected = given(Batches, augmentation, epoch=epoch, copies=2)
         assert sorted(train.by_epoch[epoch]) == list(range(len(expected)))
         for i in range(len(expected)):
             for ours, theirs in zip(train.by_epoch[epoch][i], expected[i], strict=True):
@@ -154,7 +158,7 @@ def test_an_epoch_sees_every_image_once_with_its_own_label() -> None:
 def test_order_follows_from_seed_and_epoch_alone() -> None:
     data = batches(seed=3)
     first = order_of(data)
-    data.go_to(2)
+    data.set_epoch(2)
     second = order_of(data)
     assert first != second
     assert order_of(batches(seed=3)) == first
@@ -166,7 +170,7 @@ def test_order_follows_from_seed_and_epoch_alone() -> None:
 def test_same_seed_same_weights_other_seed_others() -> None:
     def weights(seed: int) -> list[np.ndarray]:
         model, augmented = tiny(seed, AugmentationConfig())
-        train(augmented, Plan(learning_rate=1e-3, epochs=2), seed=seed)
+        train(augmented, LoopConfig(learning_rate=1e-3, epochs=2), seed=seed)
         return list(model.get_weights())
 
     first, again, other = (weights(seed) for seed in (0, 0, 1))
@@ -176,7 +180,7 @@ def test_same_seed_same_weights_other_seed_others() -> None:
 
 
 def test_every_epoch_is_logged_with_all_its_figures() -> None:
-    result, logged = train(small(), Plan(learning_rate=1e-3, epochs=3), first_epoch=11)
+    result, logged = train(small(), LoopConfig(learning_rate=1e-3, epochs=3), first_epoch=11)
     assert [record["epoch"] for record in logged] == [11, 12, 13]
     assert tuple(logged) == result.history
     scores = {f"{s}/{m}" for s in ("train", "val") for m in ("loss", "accuracy", "macro_f1")}
@@ -205,34 +209,36 @@ NAMED = np.array([0, 0, 1, 1, 1, 1, 2, 2, 5, 5])
 MACRO_F1 = (2 / 3 + 2 / 3 + 1 + 0) / 4  # over the four classes that have images
 
 
-def scored(*, mixture: Mixture | None = None, bar: bool = False, epochs: int = 1) -> EpochRecord:
+def scored(
+    *, augmentation: BatchAugmentation | None = None, bar: bool = False, epochs: int = 1
+) -> EpochRecord:
     """The last epoch's record of a network whose answers are known."""
     pixels = np.broadcast_to(NAMED.astype(np.float32)[:, None, None, None], (10, 2, 2, 1))
     train, val = (
-        Batches([[pixels]], TRUE, classes=7, batch_size=4, seed=seed, mixture=own)
-        for seed, own in ((0, mixture), (None, None))
+        Batches([[pixels]], TRUE, classes=7, batch_size=4, seed=seed, augmentation=own)
+        for seed, own in ((0, augmentation), (None, None))
     )
     model = keras.Sequential([keras.Input((2, 2, 1)), Fixed()])
-    plan = Plan(learning_rate=1e-3, epochs=epochs)
+    plan = LoopConfig(learning_rate=1e-3, epochs=epochs)
     result = fit(model, train, val, plan, first_epoch=1, log=lambda _: None, progress_bar=bar)
     return result.history[-1]
 
 
 @pytest.mark.parametrize(
-    "mixture",
+    "augmentation",
     [
         None,
-        Mixture(label_smoothing=0.1),
-        Mixture(label_smoothing=0.9),
-        Mixture(balance="weights"),
-        Mixture(mixup=1.0, until_epoch=0),
+        BatchAugmentation(label_smoothing=0.1),
+        BatchAugmentation(label_smoothing=0.9),
+        BatchAugmentation(balance="weights"),
+        BatchAugmentation(mixup=1.0, until_epoch=0),
     ],
     ids=repr,
 )
 def test_scores_are_of_hard_labels_and_of_the_classes_that_are_there(
-    mixture: Mixture | None,
+    augmentation: BatchAugmentation | None,
 ) -> None:
-    record = scored(mixture=mixture)
+    record = scored(augmentation=augmentation)
     for split in ("train", "val"):
         assert record[f"{split}/accuracy"] == pytest.approx(0.6)
         assert record[f"{split}/macro_f1"] == pytest.approx(MACRO_F1)
@@ -247,11 +253,13 @@ def test_val_means_in_training_what_it_means_in_evaluation() -> None:
     assert record["val/predicted_classes"] == judged.predicted_classes
 
 
-@pytest.mark.parametrize("mixture", [Mixture(mixup=0.2), Mixture(cutmix=1.0)], ids=repr)
+@pytest.mark.parametrize(
+    "augmentation", [BatchAugmentation(mixup=0.2), BatchAugmentation(cutmix=1.0)], ids=repr
+)
 def test_an_epoch_of_mixed_images_has_no_scores_on_train(
-    mixture: Mixture, capsys: pytest.CaptureFixture[str]
+    augmentation: BatchAugmentation, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = scored(mixture=mixture, bar=True)
+    record = scored(augmentation=augmentation, bar=True)
     assert {name for name in record if name.startswith("train/")} == {"train/loss"}
     assert record["val/macro_f1"] == pytest.approx(MACRO_F1)
     shown = capsys.readouterr().out
@@ -273,7 +281,7 @@ def test_the_bar_shows_the_scores(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_weights_that_were_judged_are_kept(ema: float, keep_epoch: str) -> None:
     """With an average that is the average, not the weights that went on training."""
     model, val = small(), batches(None)
-    plan = Plan(learning_rate=3e-2, epochs=3, ema=ema, keep_epoch=keep_epoch)
+    plan = LoopConfig(learning_rate=3e-2, epochs=3, ema=ema, keep_epoch=keep_epoch)
     result = fit(model, batches(0), val, plan, first_epoch=1, log=lambda _: None)
     losses = [record["val/loss"] for record in result.history]
     assert min(abs(a - b) for a in losses for b in losses if a is not b) > 1e-3
@@ -285,7 +293,7 @@ def test_the_weights_that_were_judged_are_kept(ema: float, keep_epoch: str) -> N
 
 def test_the_best_epochs_weights_are_kept() -> None:
     model = small()
-    result, logged = train(model, Plan(learning_rate=0.3, epochs=4))
+    result, logged = train(model, LoopConfig(learning_rate=0.3, epochs=4))
     best = max(logged, key=lambda record: record["val/macro_f1"])
     assert result.kept_epoch == best["epoch"] < 4
     predicted = model.predict_on_batch(IMAGES.astype(np.float32)[..., None]).argmax(axis=1)
@@ -295,7 +303,7 @@ def test_the_best_epochs_weights_are_kept() -> None:
 def test_a_loss_that_is_no_number_ends_training_with_epoch_and_batch() -> None:
     _, plain = tiny(0, PLAIN)
     with pytest.raises(TrainingError, match=r"finite train/loss.*epoch 1, batches 1 to \d+;"):
-        train(plain, Plan(learning_rate=10.0**30, epochs=3))
+        train(plain, LoopConfig(learning_rate=10.0**30, epochs=3))
 
 
 def test_augmentation_changes_training_images_only() -> None:

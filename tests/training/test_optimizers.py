@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from fer_experiments.training.optimizers import Plan
+from fer_experiments.training.optimizers import LoopConfig
 
 
-def rates(plan: Plan, steps: int) -> list[float]:
+def rates(plan: LoopConfig, steps: int) -> list[float]:
     optimizer = plan.build(steps)
     variable = keras.Variable(np.zeros(1, dtype=np.float32))
     optimizer.build([variable])
@@ -19,7 +19,9 @@ def rates(plan: Plan, steps: int) -> list[float]:
 
 
 def test_cosine_rises_in_the_warm_up_and_falls_to_0() -> None:
-    found = rates(Plan(learning_rate=0.1, schedule="cosine", warmup_epochs=1.0, epochs=5), steps=10)
+    found = rates(
+        LoopConfig(learning_rate=0.1, schedule="cosine", warmup_epochs=1.0, epochs=5), steps=10
+    )
     assert found[0] == pytest.approx(0)
     assert found[5] == pytest.approx(0.05)
     assert found[10] == pytest.approx(0.1)
@@ -30,29 +32,31 @@ def test_cosine_rises_in_the_warm_up_and_falls_to_0() -> None:
 
 
 def test_a_constant_rate_stays() -> None:
-    assert set(rates(Plan(learning_rate=0.25, epochs=2), steps=3)) == {0.25}
+    assert set(rates(LoopConfig(learning_rate=0.25, epochs=2), steps=3)) == {0.25}
 
 
 def test_plateau_halves_the_rate_each_time_that_nothing_improves() -> None:
-    plan = Plan(learning_rate=0.8, schedule="plateau", epochs=20)
-    assert plan.rate_after([0.1, 0.2, 0.2, 0.1]) == pytest.approx(0.8)
-    assert plan.rate_after([0.1, 0.2, 0.2, 0.1, 0.2]) == pytest.approx(0.4)
-    assert plan.rate_after([0.1, 0.2, 0.2, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1]) == pytest.approx(0.2)
-    assert Plan().rate_after([0.1]) is None
+    plan = LoopConfig(learning_rate=0.8, schedule="plateau", epochs=20)
+    assert plan.plateau_learning_rate([0.1, 0.2, 0.2, 0.1]) == pytest.approx(0.8)
+    assert plan.plateau_learning_rate([0.1, 0.2, 0.2, 0.1, 0.2]) == pytest.approx(0.4)
+    assert plan.plateau_learning_rate(
+        [0.1, 0.2, 0.2, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1]
+    ) == pytest.approx(0.2)
+    assert LoopConfig().plateau_learning_rate([0.1]) is None
 
 
 def test_training_is_over_after_all_epochs_or_without_patience() -> None:
-    plan = Plan(epochs=5, patience=2)
-    assert not plan.is_over([])
-    assert not plan.is_over([0.1, 0.2, 0.1])
-    assert plan.is_over([0.1, 0.2, 0.1, 0.2])
-    assert plan.is_over([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert not Plan(epochs=5).is_over([0.5, 0.1, 0.1, 0.1])
+    plan = LoopConfig(epochs=5, patience=2)
+    assert not plan.is_finished([])
+    assert not plan.is_finished([0.1, 0.2, 0.1])
+    assert plan.is_finished([0.1, 0.2, 0.1, 0.2])
+    assert plan.is_finished([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert not LoopConfig(epochs=5).is_over([0.5, 0.1, 0.1, 0.1])
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
 def test_decay_spares_biases_and_batch_normalisation(kind: str) -> None:
-    optimizer = Plan(optimizer=kind, learning_rate=0.1, weight_decay=0.5).build(1)
+    optimizer = LoopConfig(optimizer=kind, learning_rate=0.1, weight_decay=0.5).build(1)
     variables = [
         keras.Variable(np.ones(1, dtype=np.float32), name=name)
         for name in ("kernel", "bias", "gamma", "beta")
@@ -69,7 +73,9 @@ def test_a_layer_can_learn_at_a_share_of_the_rate() -> None:
         layer.build((None, 1))
     variables = [layer.kernel for layer in layers]
     before = [float(np.asarray(v)[0, 0]) for v in variables]
-    optimizer = Plan(optimizer="sgd", learning_rate=0.1, rates={"block1": 0.25}).build(1)
+    optimizer = LoopConfig(
+        optimizer="sgd", learning_rate=0.1, layer_multipliers={"block1": 0.25}
+    ).build(1)
     optimizer.build(variables)
     optimizer.apply([keras.ops.ones((1, 1))] * 2)
     after = [float(np.asarray(v)[0, 0]) for v in variables]
@@ -85,7 +91,9 @@ def test_a_layer_decays_at_its_share_of_the_rate(kind: str) -> None:
         layer.build((None, 1))
         layer.kernel.assign([[1.0]])
         layer.bias.assign([1.0])
-    plan = Plan(optimizer=kind, learning_rate=0.1, weight_decay=0.5, rates={"block1": 0.25})
+    plan = LoopConfig(
+        optimizer=kind, learning_rate=0.1, weight_decay=0.5, layer_multipliers={"block1": 0.25}
+    )
     optimizer = plan.build(1)
     variables = [variable for layer in layers for variable in (layer.kernel, layer.bias)]
     optimizer.build(variables)
@@ -98,7 +106,9 @@ def test_shares_of_the_rate_without_decay_decay_nothing() -> None:
     layer = keras.layers.Dense(1, name="block1")
     layer.build((None, 1))
     before = np.array(layer.kernel)
-    optimizer = Plan(optimizer="sgd", learning_rate=0.1, rates={"block1": 0.25}).build(1)
+    optimizer = LoopConfig(
+        optimizer="sgd", learning_rate=0.1, layer_multipliers={"block1": 0.25}
+    ).build(1)
     optimizer.build([layer.kernel])
     optimizer.apply([keras.ops.zeros((1, 1))])
     np.testing.assert_array_equal(np.asarray(layer.kernel), before)
@@ -113,7 +123,7 @@ def test_shares_of_the_rate_without_decay_decay_nothing() -> None:
     ],
 )
 def test_each_optimizer_moves_as_its_name_says(kind: str, moved: list[float]) -> None:
-    optimizer = Plan(optimizer=kind, learning_rate=0.1).build(1)
+    optimizer = LoopConfig(optimizer=kind, learning_rate=0.1).build(1)
     variable = keras.Variable(np.zeros(1, dtype=np.float32))
     optimizer.build([variable])
     found = []
@@ -124,5 +134,5 @@ def test_each_optimizer_moves_as_its_name_says(kind: str, moved: list[float]) ->
 
 
 def test_the_moving_average_of_a_short_phase_reaches_back_over_a_tenth_of_it() -> None:
-    assert Plan(ema=0.999, epochs=2).build(100).ema_momentum == pytest.approx(0.95)
-    assert Plan(ema=0.999, epochs=200).build(100).ema_momentum == 0.999
+    assert LoopConfig(ema=0.999, epochs=2).build(100).ema_momentum == pytest.approx(0.95)
+    assert LoopConfig(ema=0.999, epochs=200).build(100).ema_momentum == 0.999

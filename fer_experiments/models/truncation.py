@@ -1,8 +1,8 @@
-"""Where a network can be cut: what is frozen before, what trains behind.
+"""Truncation: a frozen feature extractor, and the trainable part that follows it.
 
-A cut is a set of tensors. ResNet50's last four layers need two, the convolution branch and the
-shortcut; a head needs one. Both sides share the layers of the whole network, so whatever trains
-behind the cut has trained in the whole network too.
+The truncation points between the two are tensors. ResNet50's last four layers need two, the
+convolution branch and the shortcut; a head needs one. Both sides share the layers of the whole
+network, so whatever trains in the trainable part has trained in the whole network too.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def training_layers(model: keras.Model) -> set[str]:
     return {layer.name for layer in model.layers if layer.trainable_weights}
 
 
-def find(model: keras.Model, trained: Collection[str]) -> tuple[str, ...]:
+def points(model: keras.Model, trained: Collection[str]) -> tuple[str, ...]:
     """The layers whose outputs, and nothing else, the trained part needs of the frozen part.
 
     Args:
-        model: a flat classifier that has not been cut yet: cutting gives its layers second
+        model: a flat classifier that has not been truncated yet: that gives its layers second
             outputs.
         trained: names of the layers that train. What follows them changes with them, and a layer
-            that draws random numbers gives something else every time: they lie behind the cut too.
+            that draws random numbers gives something else every time: they train too.
 
     Returns:
         Names in the order of the graph; without weights before it if the whole network trains.
@@ -50,18 +50,18 @@ def find(model: keras.Model, trained: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in maker.values() if name in crossing)
 
 
-def before(model: keras.Model, cut: Sequence[str]) -> keras.Model:
-    """Pixels to the tensors of the cut, a list."""
+def feature_extractor(model: keras.Model, points: Sequence[str]) -> keras.Model:
+    """Pixels to the tensors at the truncation points, a list."""
     import keras
 
-    return keras.Model(model.input, _tensors(model, cut), name=f"{model.name}_frozen")
+    return keras.Model(model.input, _tensors(model, points), name=f"{model.name}_frozen")
 
 
-def behind(model: keras.Model, cut: Sequence[str]) -> keras.Model:
-    """The tensors of the cut to probabilities."""
+def trainable_part(model: keras.Model, points: Sequence[str]) -> keras.Model:
+    """The tensors at the truncation points to probabilities."""
     import keras
 
-    tensors = _tensors(model, cut)
+    tensors = _tensors(model, points)
     inputs = tensors[0] if len(tensors) == 1 else tensors
     return keras.Model(inputs, model.output, name=f"{model.name}_trained")
 
@@ -120,9 +120,9 @@ def _plain(value: Any, known: Mapping[int, str]) -> Any:
     return [str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()]
 
 
-def _tensors(model: keras.Model, cut: Sequence[str]) -> list[Any]:
+def _tensors(model: keras.Model, points: Sequence[str]) -> list[Any]:
     outputs = {operation.name: operation.output for operation in model.operations}
-    return [outputs[name] for name in cut]
+    return [outputs[name] for name in points]
 
 
 def _inputs(operation: keras.Operation) -> list[Any]:

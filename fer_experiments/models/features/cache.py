@@ -1,10 +1,10 @@
-"""The feature cache on disk: what a folder is called, how it is written, checked, listed, emptied.
+"""Cached tensors on disk: what a folder is called, how it is written, checked, listed, emptied.
 
 <data home>/features/<backbone>-<key>/   features.npy manifest.json
 <data home>/features/<backbone>.lock     held while a process writes features of that backbone
 
-A folder holds one tensor of the network for one set of images: the clean images of a split, or one
-augmented view of the training images. Needs no Keras.
+A folder holds one tensor of the network for one set of images: a split as it is, or one augmented
+copy of the training images. Needs no Keras.
 """
 
 from __future__ import annotations
@@ -46,40 +46,40 @@ _FILE, _MANIFEST = "features.npy", "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """A set of images: a split as it is (`view` 0), or one of its augmented copies (1, 2, …)."""
+class ImageSubset:
+    """A split as it is (`copy` 0), or one of its augmented copies (1, 2, …)."""
 
     split: str
-    view: int = 0
+    copy: int = 0
 
     @property
     def title(self) -> str:
-        """`train`, `train view 2`."""
-        return f"{self.split} view {self.view}" if self.view else self.split
+        """`train`, `train copy 2`."""
+        return f"{self.split} copy {self.copy}" if self.copy else self.split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Kept:
+class CachedTensor:
     """One tensor for one set of images: what it is, where it lies, and whether it is there."""
 
-    part: Part
+    subset: ImageSubset
     name: str  # of the layer that gives the tensor
     tensor_shape: tuple[int, ...]  # of one image
     graph: str  # digest of all operations that it depends on
     backend: str  # of Keras
-    augmenter: str  # digest of the code that draws augmented views
+    augmenter: str  # digest of the code that draws augmented copies
     prepared: PreparedDataset
     config: Config
 
     @property
     def title(self) -> str:
-        """`vgg16, train view 2`."""
-        return f"{self.config.model.backbone}, {self.part.title}"
+        """`vgg16, train copy 2`."""
+        return f"{self.config.model.backbone}, {self.subset.title}"
 
     @cached_property
     def images(self) -> np.ndarray:
         """(N, H, W) uint8."""
-        return self.prepared.split(self.part.split)[0]
+        return self.prepared.split(self.subset.split)[0]
 
     @property
     def dtype(self) -> np.dtype:
@@ -101,7 +101,7 @@ class Kept:
         """All that decides the values, and nothing else."""
         config = self.config
         view: dict[str, Any] = {}
-        if self.part.view:
+        if self.subset.copy:
             view = {
                 "augmentation": asdict(config.augmentation),
                 "augmenter": self.augmenter,
@@ -110,8 +110,8 @@ class Kept:
         return {
             "format": FORMAT,
             "dataset": self.prepared.fingerprint,
-            "split": self.part.split,
-            "view": self.part.view,
+            "split": self.subset.split,
+            "view": self.subset.copy,
             **view,
             "graph": self.graph,
             "backend": self.backend,
@@ -143,42 +143,42 @@ class Kept:
         return None
 
 
-def find(kept: Collection[Kept]) -> dict[Kept, np.ndarray]:
+def find_cached(wanted: Collection[CachedTensor]) -> dict[CachedTensor, np.ndarray]:
     """Those that are there and whole, memory-mapped: each file is read once."""
     with ThreadPool() as pool:  # zlib lets go of the interpreter's lock
-        arrays = pool.map(Kept.open, kept)
-    return {entry: array for entry, array in zip(kept, arrays, strict=True) if array is not None}
+        arrays = pool.map(CachedTensor.open, wanted)
+    return {entry: array for entry, array in zip(wanted, arrays, strict=True) if array is not None}
 
 
 @contextmanager
-def alone(backbone: str) -> Iterator[None]:
+def lock(backbone: str) -> Iterator[None]:
     """Only one process computes a backbone's features; the others wait and then find them."""
-    lock = FileLock(home() / f"{backbone}.lock")
+    file_lock = FileLock(home() / f"{backbone}.lock")
     with disk_errors(home(), 0):
         home().mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            file_lock.acquire(timeout=0)
         except Timeout:
             console.say(f"features of {backbone}: waiting for another process that computes them")
-            lock.acquire()
+            file_lock.acquire()
     try:
         _remove_half_written(backbone)
         yield
     finally:
-        lock.release()
+        file_lock.release()
 
 
-def make_room(kept: Collection[Kept]) -> None:
+def check_free_space(wanted: Collection[CachedTensor]) -> None:
     """Removes what is damaged of these; the caller holds the backbone's lock.
 
     Raises:
         DiskFullError: the disk has less room than they will take.
     """
-    for entry in kept:
+    for entry in wanted:
         if entry.folder.exists():
             console.say(f"features of {entry.title}: damaged, computed again")
             shutil.rmtree(entry.folder)
-    need, free = sum(entry.size for entry in kept), shutil.disk_usage(home()).free
+    need, free = sum(entry.size for entry in wanted), shutil.disk_usage(home()).free
     if need > free:
         raise DiskFullError(
             f"The disk that holds {home()} is too full: {need / 1e6:.0f} MB are needed, "
@@ -190,7 +190,7 @@ class ArrayFile:
     """A .npy file that grows by batches: plain writes, because a full disk kills a process that
     writes to a memory-mapped file."""
 
-    def __init__(self, entry: Kept, file: BinaryIO) -> None:
+    def __init__(self, entry: CachedTensor, file: BinaryIO) -> None:
         self._entry, self._file = entry, file
         self._checksum = 0
         header = io.BytesIO()
@@ -201,7 +201,7 @@ class ArrayFile:
 
     @classmethod
     @contextmanager
-    def create(cls, entry: Kept) -> Iterator[ArrayFile]:
+    def create(cls, entry: CachedTensor) -> Iterator[ArrayFile]:
         """The folder stands in its place, whole, when the block is left without an error."""
         with (
             writing(entry.folder, entry.size, is_whole=lambda _: False) as folder,
@@ -248,7 +248,7 @@ def _checksum(path: Path) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CacheEntry:
     """A folder of the cache, as listed; without a description if its manifest is damaged."""
 
     folder: Path
@@ -257,37 +257,37 @@ class Entry:
     about: dict[str, str]  # backbone, tensor, dataset, of, images, dtype
 
 
-def entries() -> list[Entry]:
+def entries() -> list[CacheEntry]:
     """Everything in the cache, newest first; needs no Keras."""
     folders = [path for path in home().glob("[!.]*") if path.is_dir()]
     return sorted(map(_entry, folders), key=lambda entry: entry.made, reverse=True)
 
 
-def _entry(folder: Path) -> Entry:
+def _entry(folder: Path) -> CacheEntry:
     about: dict[str, str] = {}
     made = 0.0
     with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         manifest = json.loads((folder / _MANIFEST).read_text())
         key = manifest["key"]
         named = key | manifest  # up to format 2 the key held the names of backbone and tensor
-        part = Part(split=str(key["split"]), view=int(key["view"]))
+        subset = ImageSubset(split=str(key["split"]), copy=int(key["view"]))
         time.localtime(manifest["made"])  # refuses what is no date
         made = float(manifest["made"])
         about = {
             "backbone": str(named["backbone"]),
             "tensor": str(named["tensor"]),
             "dataset": f"{manifest['dataset']} {key['dataset'][:8]}",
-            "of": part.title,
+            "of": subset.title,
             "images": str(manifest["images"]),
             "dtype": str(key["dtype"]),
         }
-    return Entry(folder=folder, size=_bytes(folder), made=made, about=about)
+    return CacheEntry(folder=folder, size=_bytes(folder), made=made, about=about)
 
 
 def clear() -> int:
     """Empties the cache; returns the bytes that were freed.
 
-    A training that is under way goes on: its files stay until it lets go of them. What another
+    A training that is under way continues: its files stay until it lets go of them. What another
     process is writing right now is left alone; what a killed one left half-written is not.
     """
     freed = 0

@@ -1,7 +1,7 @@
 """What the frozen layers give for each image, computed once and kept on disk.
 
 The key of what is kept says exactly what was computed: another head, rate or seed of training finds
-the same features, other frozen weights or pixels find none. `feature_files` knows how they lie.
+the same features, other frozen weights or pixels find none. `cache` reads and writes them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data.dataset import PreparedDataset
-from fer_experiments.models import cuts
+from fer_experiments.models import truncation
+from fer_experiments.models.batched_inference import batch_size, infer_in_batches
 from fer_experiments.models.crops import Crop, crop_of
-from fer_experiments.models.feature_files import (
+from fer_experiments.models.features.cache import (
     ArrayFile,
-    Kept,
-    Part,
-    alone,
-    find,
+    CachedTensor,
+    ImageSubset,
+    check_free_space,
+    find_cached,
     home,
-    make_room,
+    lock,
 )
-from fer_experiments.models.forward import batch_size, forward
 
 if TYPE_CHECKING:
     import keras
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 class Features:
     """Memory-mapped features, (N, …) float16 or float32, in the order of the images."""
 
-    train: tuple[tuple[np.ndarray, ...], ...]  # by view, then by tensor of the cut
-    val: tuple[np.ndarray, ...]  # by tensor of the cut
+    train: tuple[tuple[np.ndarray, ...], ...]  # by copy of the images, then by truncation point
+    val: tuple[np.ndarray, ...]  # by truncation point
     seconds: float  # that it took to compute or find them
     computed: int  # images that went through the frozen layers just now
 
@@ -51,16 +51,16 @@ def obtain(
     prepared: PreparedDataset,
     config: Config,
     *,
-    cut: Sequence[str],
+    points: Sequence[str],
     also: Sequence[str] = (),
 ) -> Features:
-    """The features of train and val at a cut, from the cache as far as it has them.
+    """The features of train and val at truncation points, from the cache as far as it has them.
 
     Args:
-        model: a classifier; what lies before the cut is frozen.
+        model: a classifier; what comes before the points is frozen.
         prepared: the images.
-        config: what the model was made from, and how many views are wanted.
-        cut: the tensors that are wanted, by the name of the layer that gives them.
+        config: what the model was made from, and how many augmented copies are wanted.
+        points: the tensors that are wanted, by the name of the layer that gives them.
         also: tensors that a later stage will want: written by the same pass.
 
     Raises:
@@ -72,15 +72,18 @@ def obtain(
 
     started = time.perf_counter()
     augmenter = _augmenter(batch_size(model))
-    views = [Part(split="train", view=view) for view in range(1 + config.features.augmented_copies)]
-    parts = [*views, Part(split="val")]
-    kept: dict[tuple[Part, str], Kept] = {}
-    names = list(dict.fromkeys([*cut, *also]))
-    tensors = cuts.before(model, names).outputs
-    for name, tensor, graph in zip(names, tensors, cuts.digests(model, names), strict=True):
-        for part in parts:
-            kept[part, name] = Kept(
-                part=part,
+    copies = [
+        ImageSubset(split="train", copy=copy)
+        for copy in range(1 + config.features.augmented_copies)
+    ]
+    subsets = [*copies, ImageSubset(split="val")]
+    wanted: dict[tuple[ImageSubset, str], CachedTensor] = {}
+    names = list(dict.fromkeys([*points, *also]))
+    tensors = truncation.feature_extractor(model, names).outputs
+    for name, tensor, graph in zip(names, tensors, truncation.digests(model, names), strict=True):
+        for subset in subsets:
+            wanted[subset, name] = CachedTensor(
+                subset=subset,
                 name=name,
                 tensor_shape=tuple(tensor.shape[1:]),
                 graph=graph,
@@ -89,39 +92,39 @@ def obtain(
                 prepared=prepared,
                 config=config,
             )
-    arrays = find(kept.values())
-    missing = [entry for entry in kept.values() if entry not in arrays]
+    arrays = find_cached(wanted.values())
+    missing = [entry for entry in wanted.values() if entry not in arrays]
     computed = 0
     if missing:
-        with alone(config.model.backbone):
-            arrays |= find(missing)  # another process may just have computed them
+        with lock(config.model.backbone):
+            arrays |= find_cached(missing)  # another process may just have computed them
             missing = [entry for entry in missing if entry not in arrays]
             if missing:
                 computed = _compute(model, missing)
                 arrays |= {entry: entry.mapped() for entry in missing}
     return Features(
-        train=tuple(tuple(arrays[kept[view, name]] for name in cut) for view in views),
-        val=tuple(arrays[kept[Part(split="val"), name]] for name in cut),
+        train=tuple(tuple(arrays[wanted[copy, name]] for name in points) for copy in copies),
+        val=tuple(arrays[wanted[ImageSubset(split="val"), name]] for name in points),
         seconds=time.perf_counter() - started,
         computed=computed,
     )
 
 
-def bytes_per_image(model: keras.Model, cut: Sequence[str], config: Config) -> int:
-    """What an image takes on disk at this cut."""
-    tensors = cuts.before(model, cut).outputs
+def bytes_per_image(model: keras.Model, points: Sequence[str], config: Config) -> int:
+    """What an image takes on disk at these truncation points."""
+    tensors = truncation.feature_extractor(model, points).outputs
     itemsize = np.dtype(config.features.cache_dtype).itemsize
     return int(sum(np.prod(tensor.shape[1:]) for tensor in tensors)) * itemsize
 
 
-def _compute(model: keras.Model, missing: Sequence[Kept]) -> int:
+def _compute(model: keras.Model, missing: Sequence[CachedTensor]) -> int:
     """Computes and writes; returns how many images went through."""
     backbone = missing[0].config.model.backbone
-    make_room(missing)
-    by_part: dict[Part, list[Kept]] = {}
+    check_free_space(missing)
+    by_subset: dict[ImageSubset, list[CachedTensor]] = {}
     for entry in missing:
-        by_part.setdefault(entry.part, []).append(entry)
-    total = sum(len(entries[0].images) for entries in by_part.values())
+        by_subset.setdefault(entry.subset, []).append(entry)
+    total = sum(len(entries[0].images) for entries in by_subset.values())
     tensors = ", ".join(dict.fromkeys(entry.name for entry in missing))
     console.say(
         f"features of {backbone}: {total} images up to {tensors}, computed once, "
@@ -129,23 +132,23 @@ def _compute(model: keras.Model, missing: Sequence[Kept]) -> int:
     )
     frozen: dict[tuple[str, ...], keras.Model] = {}  # compiled once for all parts
     with console.progress(total) as advance:
-        for entries in by_part.values():
+        for entries in by_subset.values():
             names = tuple(entry.name for entry in entries)
             if names not in frozen:
-                frozen[names] = cuts.before(model, names)
-            _compute_part(frozen[names], entries, advance)
+                frozen[names] = truncation.feature_extractor(model, names)
+            _compute_subset(frozen[names], entries, advance)
     return total
 
 
-def _compute_part(
-    frozen: keras.Model, entries: Sequence[Kept], advance: Callable[[int], None]
+def _compute_subset(
+    frozen: keras.Model, entries: Sequence[CachedTensor], advance: Callable[[int], None]
 ) -> None:
     """One pass over one set of images gives every tensor that is wanted of it."""
-    part, config = entries[0].part, entries[0].config
-    change = _view(part, config, crop_of(frozen)) if part.view else None
+    subset, config = entries[0].subset, entries[0].config
+    change = _augment(subset, config, crop_of(frozen)) if subset.copy else None
     with ExitStack() as stack:
         files = [stack.enter_context(ArrayFile.create(entry)) for entry in entries]
-        for outputs in forward(frozen, entries[0].images, change=change):
+        for outputs in infer_in_batches(frozen, entries[0].images, change=change):
             # Keras hands out a list of one tensor as the tensor.
             tensors = outputs if isinstance(outputs, list) else [outputs]
             for file, values in zip(files, tensors, strict=True):
@@ -154,7 +157,7 @@ def _compute_part(
 
 
 def _augmenter(batch_size: int) -> str:
-    """Digest of what draws augmented views besides the configuration: our code, Keras's, and how
+    """Digest of what draws augmented copies besides the configuration: our code, Keras's, and how
     many images are drawn for at a time."""
     import keras
 
@@ -164,11 +167,13 @@ def _augmenter(batch_size: int) -> str:
     return hashlib.sha256(f"{keras.__version__} {batch_size} ".encode() + code).hexdigest()
 
 
-def _view(part: Part, config: Config, crop: Crop | None) -> Callable[[np.ndarray], np.ndarray]:
-    """Pixels of a batch to those of this view; the draws follow from data_seed and view alone."""
+def _augment(
+    subset: ImageSubset, config: Config, crop: Crop | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Pixels of a batch to those of this copy; the draws follow from data_seed and copy alone."""
     from fer_experiments.models.augmentation import build_layers
 
-    draw = np.random.SeedSequence([config.data.data_seed, part.view]).generate_state(1)[0]
+    draw = np.random.SeedSequence([config.data.data_seed, subset.copy]).generate_state(1)[0]
     random_layers = build_layers(config.augmentation, seed=int(draw) >> 1, crop=crop)
 
     def change(pixels: np.ndarray) -> np.ndarray:

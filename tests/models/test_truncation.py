@@ -1,4 +1,4 @@
-"""Where the network is cut: what must lie behind, and that both sides together are the whole."""
+"""Truncation: what must be trainable, and that both parts together are the whole network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from fer_experiments.models import classifier, cuts
+from fer_experiments.models import classifier, truncation
 from fer_experiments.recipes import resolve
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1)).astype(np.float32)
@@ -47,18 +47,22 @@ def whole() -> Callable[[str], keras.Model]:
 
 def last_four(model: keras.Model) -> tuple[str, ...]:
     unfrozen = classifier.to_unfreeze(model, 4, train_batchnorm=False)
-    return cuts.find(model, cuts.training_layers(model).union(unfrozen))
+    return truncation.points(model, truncation.training_layers(model).union(unfrozen))
 
 
-def features_at(model: keras.Model, cut: tuple[str, ...]) -> list[np.ndarray]:
-    features = keras.tree.flatten(cuts.before(model, cut).predict_on_batch(PIXELS))
-    assert len(features) == len(cut)
+def features_at(model: keras.Model, points: tuple[str, ...]) -> list[np.ndarray]:
+    features = keras.tree.flatten(
+        truncation.feature_extractor(model, points).predict_on_batch(PIXELS)
+    )
+    assert len(features) == len(points)
     return features
 
 
-def composed(model: keras.Model, cut: tuple[str, ...]) -> np.ndarray:
-    features = features_at(model, cut)
-    return cuts.behind(model, cut).predict_on_batch(features if len(cut) > 1 else features[0])
+def composed(model: keras.Model, points: tuple[str, ...]) -> np.ndarray:
+    features = features_at(model, points)
+    return truncation.trainable_part(model, points).predict_on_batch(
+        features if len(points) > 1 else features[0]
+    )
 
 
 def changed(layer: layers.Layer) -> None:
@@ -70,7 +74,7 @@ def test_head_training_needs_the_flat_features_only(
     whole: Callable[[str], keras.Model], backbone: str
 ) -> None:
     model = whole(backbone)
-    assert cuts.find(model, cuts.training_layers(model)) == HEAD
+    assert truncation.points(model, truncation.training_layers(model)) == HEAD
 
 
 @pytest.mark.parametrize("backbone", LAST_FOUR)
@@ -82,7 +86,7 @@ def test_the_last_four_layers_need_every_branch_that_enters_them(
 
 def test_a_low_cut_of_the_backbone_is_cut_lower_still() -> None:
     model = build("resnet50", truncate_at="conv2_block3_out")
-    assert cuts.find(model, cuts.training_layers(model)) == HEAD
+    assert truncation.points(model, truncation.training_layers(model)) == HEAD
     assert last_four(model) == ("conv2_block2_out", "conv2_block3_2_relu")
 
 
@@ -94,16 +98,19 @@ def test_nothing_with_weights_lies_before_the_first_layer_that_trains(
     classifier.unfreeze(
         model, len(classifier.backbone_layers(model)), train_batchnorm=train_batchnorm
     )
-    cut = cuts.find(model, cuts.training_layers(model))
-    assert cuts.before(model, cut).weights == []
-    assert cuts.behind(model, cut).count_params() == model.count_params()
+    points = truncation.points(model, truncation.training_layers(model))
+    assert truncation.feature_extractor(model, points).weights == []
+    assert truncation.trainable_part(model, points).count_params() == model.count_params()
 
 
 def test_all_that_trains_lies_behind_and_what_lies_before_is_frozen() -> None:
     model = build()
     unfrozen = classifier.unfreeze(model, 4, train_batchnorm=False)
-    cut = cuts.find(model, cuts.training_layers(model))
-    frozen, trained = cuts.before(model, cut), cuts.behind(model, cut)
+    points = truncation.points(model, truncation.training_layers(model))
+    frozen, trained = (
+        truncation.feature_extractor(model, points),
+        truncation.trainable_part(model, points),
+    )
     assert frozen.trainable_weights == []
     assert {w.path for w in trained.trainable_weights} == {w.path for w in model.trainable_weights}
     assert {"head_dense", "logits", *unfrozen} <= {layer.name for layer in trained.layers}
@@ -116,22 +123,22 @@ def test_both_sides_together_are_the_whole_network(
     model = whole(backbone)
     expected = model.predict_on_batch(PIXELS)
     assert np.ptp(expected, axis=0).max() > 1e-3  # the images can be told apart
-    for cut in (HEAD, LAST_FOUR[backbone]):
-        np.testing.assert_allclose(composed(model, cut), expected, atol=1e-5)
+    for points in (HEAD, LAST_FOUR[backbone]):
+        np.testing.assert_allclose(composed(model, points), expected, atol=1e-5)
 
 
 def test_both_sides_together_are_the_whole_network_in_lower_precision() -> None:
     model = calmed(build(precision="mixed_bfloat16"))
     expected = model.predict_on_batch(PIXELS)
-    for cut in (HEAD, LAST_FOUR["tiny"]):
-        probabilities = composed(model, cut)
+    for points in (HEAD, LAST_FOUR["tiny"]):
+        probabilities = composed(model, points)
         assert probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 def test_what_trains_behind_the_cut_has_trained_in_the_whole_network() -> None:
     model = calmed(build(dropout=0.0))
-    trained = cuts.behind(model, HEAD)
+    trained = truncation.trainable_part(model, HEAD)
     [features] = features_at(model, HEAD)
     weights = model.get_weights()
     trained.compile("sgd", "categorical_crossentropy")
@@ -147,7 +154,7 @@ def test_the_hash_follows_the_weights_below_and_no_others() -> None:
     tensors = ("block1_pool", "block2_2_bn", "head_flatten")
 
     def hashes() -> list[str]:
-        return cuts.digests(model, tensors)
+        return truncation.digests(model, tensors)
 
     first = hashes()
     for name in ("head_batchnorm", "head_dense", "logits"):
@@ -163,33 +170,35 @@ def test_the_hash_follows_the_weights_below_and_no_others() -> None:
 
 def test_the_hash_covers_the_statistics_of_batchnorm() -> None:
     model = build()
-    first = cuts.digests(model, ["block1_pool"])
+    first = truncation.digests(model, ["block1_pool"])
     layer = model.get_layer("block1_bn")
     layer.moving_mean.assign(layer.moving_mean + 1)
-    assert cuts.digests(model, ["block1_pool"]) != first
+    assert truncation.digests(model, ["block1_pool"]) != first
 
 
 @pytest.mark.parametrize("backbone", COMPUTED)
 def test_the_digest_is_the_same_after_saving_and_loading(backbone: str, tmp_path: Path) -> None:
     """And in another process or after other models, where Keras counts its names on."""
-    cut = {"vgg16": "block2_pool", "resnet50": "conv2_block3_out", "tiny": "none"}[backbone]
-    model = build(backbone, truncate_at=cut)
+    end = {"vgg16": "block2_pool", "resnet50": "conv2_block3_out", "tiny": "none"}[backbone]
+    model = build(backbone, truncate_at=end)
     names = [*HEAD, *last_four(model)]
-    first = cuts.digests(model, names)
+    first = truncation.digests(model, names)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    again = build(backbone, truncate_at=cut)
-    assert cuts.digests(loaded, names) == cuts.digests(again, names) == first
+    again = build(backbone, truncate_at=end)
+    assert truncation.digests(loaded, names) == truncation.digests(again, names) == first
     classifier.unfreeze(again, 4, train_batchnorm=True)  # what trains later plays no part
-    cuts.behind(again, cuts.find(again, cuts.training_layers(again)))
-    assert cuts.digests(again, names) == first
+    truncation.trainable_part(again, truncation.points(again, truncation.training_layers(again)))
+    assert truncation.digests(again, names) == first
     assert len(set(first)) == len(first)
 
 
 def test_each_tensor_has_the_digest_that_it_has_alone() -> None:
     model = build()
     names = ["block1_pool", "block2_2_bn", "head_flatten"]
-    assert cuts.digests(model, names) == [cuts.digests(model, [name])[0] for name in names]
+    assert truncation.digests(model, names) == [
+        truncation.digests(model, [name])[0] for name in names
+    ]
 
 
 @pytest.mark.parametrize(
@@ -209,8 +218,8 @@ def test_each_tensor_has_the_digest_that_it_has_alone() -> None:
 )
 def test_what_decides_the_values_decides_the_digest(changes: dict[str, object]) -> None:
     def digest(model: keras.Model) -> str:
-        name = cuts.find(model, cuts.training_layers(model))[0]
-        return cuts.digests(model, [name])[0]
+        name = truncation.points(model, truncation.training_layers(model))[0]
+        return truncation.digests(model, [name])[0]
 
     model, other = build(), build(**changes)
     assert digest(model) != digest(other)
@@ -262,7 +271,7 @@ def small_graph(
 )
 def test_every_setting_below_the_tensor_decides_the_digest(changes: dict[str, object]) -> None:
     first, other = small_graph(), small_graph(**changes)  # type: ignore[arg-type]
-    assert cuts.digests(first, ["end"]) != cuts.digests(other, ["end"])
+    assert truncation.digests(first, ["end"]) != truncation.digests(other, ["end"])
 
 
 @pytest.mark.parametrize(
@@ -270,7 +279,7 @@ def test_every_setting_below_the_tensor_decides_the_digest(changes: dict[str, ob
 )
 def test_names_and_what_only_training_looks_at_do_not(changes: dict[str, object]) -> None:
     first, other = small_graph(), small_graph(**changes)  # type: ignore[arg-type]
-    assert cuts.digests(first, ["end"]) == cuts.digests(other, ["end"])
+    assert truncation.digests(first, ["end"]) == truncation.digests(other, ["end"])
 
 
 @pytest.mark.parametrize(
@@ -285,15 +294,15 @@ def test_names_and_what_only_training_looks_at_do_not(changes: dict[str, object]
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_a_layer_that_draws_is_never_before_the_cut(random: layers.Layer) -> None:
+def test_a_layer_that_draws_is_never_before_the_truncation_points(random: layers.Layer) -> None:
     pixels = keras.Input((8, 8, 1))
     x = layers.Conv2D(2, 3, name="first")(pixels)
     x = layers.Conv2D(2, 3, name="second")(random(x))
     outputs = layers.Dense(3, name="logits")(layers.Flatten(name="flat")(x))
     model = keras.Model(pixels, outputs)
-    assert cuts.find(model, {"logits"}) == ("first",)
+    assert truncation.points(model, {"logits"}) == ("first",)
     plain = keras.Model(pixels, layers.Dense(3, name="other")(layers.Flatten(name="even")(pixels)))
-    assert cuts.find(plain, {"other"}) == ("even",)
+    assert truncation.points(plain, {"other"}) == ("even",)
 
 
 def test_a_branch_around_the_trained_layer_is_needed_too() -> None:
@@ -303,5 +312,5 @@ def test_a_branch_around_the_trained_layer_is_needed_too() -> None:
     trained = layers.Conv2D(2, 3, padding="same", name="trained")(stem)
     outputs = layers.Flatten(name="flat")(layers.Add(name="sum")([side, trained]))
     model = keras.Model(pixels, outputs)
-    assert cuts.find(model, {"trained"}) == ("stem", "side")
-    assert cuts.find(model, {"stem"}) == ("pixels",)
+    assert truncation.points(model, {"trained"}) == ("stem", "side")
+    assert truncation.points(model, {"stem"}) == ("pixels",)

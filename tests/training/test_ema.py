@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from fer_experiments.training.averages import Average
 from fer_experiments.training.batches import Batches
+from fer_experiments.training.ema import WeightAverage
 
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.uniform(0, 255, (96, 8, 8, 1)).astype(np.float32)
@@ -31,9 +31,9 @@ def compiled(*, frozen: bool = False) -> keras.Model:
     return model
 
 
-def trained(model: keras.Model, data: Batches) -> Average:
+def trained(model: keras.Model, data: Batches) -> WeightAverage:
     """A few steps, outside of `fit`, which would leave the average in the weights' place."""
-    average = Average(model, data)
+    average = WeightAverage(model, data)
     for i in range(len(data)):
         model.train_on_batch(*data[i])
     return average
@@ -46,25 +46,23 @@ def data() -> Batches:
 def test_statistics_are_those_of_the_averaged_weights() -> None:
     model = compiled()
     average = trained(model, data())
-    own = np.asarray(model.get_layer("norm").moving_mean).copy()
-    average.put_in()
-    convolved = np.asarray(model.get_layer("convolution")(IMAGES))
     norm = model.get_layer("norm")
-    np.testing.assert_allclose(np.asarray(norm.moving_mean), convolved.mean((0, 1, 2)), rtol=0.01)
-    np.testing.assert_allclose(
-        np.asarray(norm.moving_variance), convolved.var((0, 1, 2)), rtol=0.05
-    )
-    assert not np.allclose(np.asarray(norm.moving_mean), own, rtol=0.1)
+    own = np.asarray(norm.moving_mean).copy()
+    with average.swap_ema_weights():
+        convolved = np.asarray(model.get_layer("convolution")(IMAGES))
+        mean, variance = (np.asarray(v).copy() for v in (norm.moving_mean, norm.moving_variance))
+    np.testing.assert_allclose(mean, convolved.mean((0, 1, 2)), rtol=0.01)
+    np.testing.assert_allclose(variance, convolved.var((0, 1, 2)), rtol=0.05)
+    assert not np.allclose(mean, own, rtol=0.1)
 
 
-def test_taking_out_gives_back_all_that_was() -> None:
+def test_swapping_back_restores_all_that_was() -> None:
     model = compiled()
     average = trained(model, data())
     state = [*model.variables, *model.optimizer.variables]
     before = [np.array(v) for v in state]
-    average.put_in()
-    assert not np.allclose(np.asarray(model.get_layer("convolution").kernel), before[0])
-    average.take_out()
+    with average.swap_ema_weights():
+        assert not np.allclose(np.asarray(model.get_layer("convolution").kernel), before[0])
     for variable, value in zip(state, before, strict=True):
         np.testing.assert_array_equal(np.asarray(variable), value, err_msg=variable.path)
 
@@ -72,6 +70,7 @@ def test_taking_out_gives_back_all_that_was() -> None:
 def test_frozen_statistics_stay() -> None:
     model = compiled(frozen=True)
     average = trained(model, data())
-    average.put_in()
-    np.testing.assert_array_equal(np.asarray(model.get_layer("norm").moving_mean), np.zeros(4))
-    np.testing.assert_array_equal(np.asarray(model.get_layer("norm").moving_variance), np.ones(4))
+    norm = model.get_layer("norm")
+    with average.swap_ema_weights():
+        np.testing.assert_array_equal(np.asarray(norm.moving_mean), np.zeros(4))
+        np.testing.assert_array_equal(np.asarray(norm.moving_variance), np.ones(4))

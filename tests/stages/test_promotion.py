@@ -10,7 +10,7 @@ import pytest
 from fer_experiments.config import Thresholds
 from fer_experiments.errors import DataError
 from fer_experiments.evaluation.statistics import superiority
-from fer_experiments.stages.gate import Decision, decide, figures, reason, told
+from fer_experiments.stages.promotion import Decision, decide, figures, reason, told
 from fer_experiments.tracking.evaluations import Evaluation, Predictions
 from fer_experiments.tracking.registry import Reference, Version
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BATCH_AT_48 = 256
 
 
-def forward(
+def infer_in_batches(
     model: keras.Model,
     images: np.ndarray,
     *,

@@ -201,7 +201,7 @@ def _against(
         metric=metric.removeprefix("val/"),
         candidates=candidates,
     )
-    refusals = registry.gate(
+    refusals = registry.promotion_refusals(
         metric, candidate=scores, champion=beaten, difference=difference, thresholds=thresholds
     )
     return Verdict(

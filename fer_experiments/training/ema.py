@@ -1,4 +1,4 @@
-"""The moving average of the weights: in their place while val looks, and kept where it is best.
+"""The exponential moving average (EMA) of the weights: swapped in while val is evaluated.
 
 Keras averages trainable weights alone. BatchNorm's statistics stay those of the weights that
 train, which is another network while these move fast: a VGG16 that names 42 % of val rightly was
@@ -9,6 +9,8 @@ and Better Generalization").
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -20,28 +22,30 @@ from fer_experiments.training.batches import Batches
 _IMAGES = 2048
 
 
-class Average:
-    """Changes places with a compiled network's weights; nothing else of its state is touched."""
+class WeightAverage:
+    """The EMA of a compiled network's weights; nothing else of its state is touched."""
 
     def __init__(self, model: keras.Model, train: Batches) -> None:
         self._model = model
         self._train = train
         self._forward = _InTraining(model)
-        self._before: list[np.ndarray] | None = None
 
-    def put_in(self) -> None:
-        """The average takes the weights' place, with BatchNorm's statistics of its own."""
+    @contextmanager
+    def swap_ema_weights(self) -> Iterator[None]:
+        """Inside, the average is in the weights' place, with BatchNorm statistics of its own.
+
+        Afterwards the weights that train are back, as they were, and so is what is random.
+        """
         state = self._model.non_trainable_variables
-        self._before = [np.array(variable) for variable in state]
+        before = [np.array(variable) for variable in state]
         _swap(self._model.optimizer)
         self._take_statistics()
-
-    def take_out(self) -> None:
-        """The weights that train are back, as they were, and so is what is random."""
-        _swap(self._model.optimizer)
-        state = self._model.non_trainable_variables
-        for variable, value in zip(state, self._before or [], strict=True):
-            variable.assign(value)
+        try:
+            yield
+        finally:
+            _swap(self._model.optimizer)
+            for variable, value in zip(state, before, strict=True):
+                variable.assign(value)
 
     def _take_statistics(self) -> None:
         statistics = [
@@ -78,7 +82,7 @@ class _InTraining(keras.Model):
 
 
 def _swap(optimizer: keras.optimizers.Optimizer) -> None:
-    """As in Keras's own SwapEMAWeights, which cannot go on from a checkpoint."""
+    """As in Keras's own SwapEMAWeights, which cannot resume from a checkpoint."""
     averages = optimizer._model_variables_moving_average
     for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
         value = keras.ops.copy(variable)
