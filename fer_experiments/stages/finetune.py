@@ -51,8 +51,8 @@ def run(
 
     Args:
         overrides: fields of fine-tuning to change; other fields choose the train run.
-        run_id: a finished train run, or a finetune run to fine-tune with more layers; None: the newest
-            train run that fits the overrides.
+        run_id: a finished train run, or a finetune run to fine-tune more layers of; None: the
+            newest train run that fits the overrides.
         recipe: the recipe of the train run to look for.
         experiment: where to write, and the only place to look.
         parent: the run of the job that this is a stage of.

@@ -1,4 +1,4 @@
-"""The model registry: one registered model per dataset, a promotion rule, champion and challenger."""
+"""The model registry: a registered model per dataset, promotion rule, champion, challenger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that are killed or told to end are resumed and lose nothing: a few moments of `make faults`."""
+"""Jobs that are killed or told to end are resumed, and lose nothing: moments of `make faults`."""
 
 from __future__ import annotations
 
