@@ -225,7 +225,6 @@ def write(data: LabelledImages, planned: Plan) -> PreparedDataset:
     arrays = {
         "images": images,
         "labels": labels.astype(np.int64),
-        "splits": splits.astype("U5"),
         "ids": np.array([data.ids[i] for i in order]),
         "hashes": data.hashes[order],
     }

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+from filelock import FileLock, Timeout
 
 from fer_experiments.errors import DataError, DiskFullError, UsageError, quote
 
@@ -114,14 +115,51 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DataError: as `write_folder`.
     """
+    with writing_file(path, len(text)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def writing_file(path: Path, need: int) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place if all goes well and is gone otherwise.
+
+    Args:
+        path: its place; a file that is there is replaced.
+        need: how much will be written, bytes; for the message if the disk is full.
+
+    Raises:
+        DiskFullError, DataError: it cannot be written; the file before stays.
+    """
     temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
-    with disk_errors(path.parent, len(text)):
+    with disk_errors(path.parent, need):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8")
+            yield temporary
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """One process at a time holds the lock file; the others wait, and say so by `waiting`.
+
+    Raises:
+        DiskFullError, DataError: it cannot be written.
+    """
+    lock = FileLock(path)
+    with disk_errors(path.parent, 0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting is not None:
+                waiting()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _put_in_place(temporary: Path, folder: Path, is_whole: Callable[[Path], bool]) -> None:

@@ -23,7 +23,6 @@ class Calibration:
 
     ece: float  # expected calibration error: mean |accuracy - confidence| of bins, by images
     brier: float  # mean over images of the squared errors summed over classes, 0 to 2
-    edges: np.ndarray  # (bins + 1,)
     confidence: np.ndarray  # (bins,), mean
     accuracy: np.ndarray  # (bins,)
     images: np.ndarray  # (bins,)
@@ -55,7 +54,6 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     return Calibration(
         ece=float(np.nansum(np.abs(accuracy - confidence) * images) / N),
         brier=float(brier_scores(probabilities, labels).mean()),
-        edges=edges,
         confidence=confidence,
         accuracy=accuracy,
         images=images,

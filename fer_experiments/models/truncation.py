@@ -74,10 +74,12 @@ def digests(model: keras.Model, names: Sequence[str]) -> list[str]:
     """
     import keras
 
+    from fer_experiments.models.keras_private import call_of
+
     tensors = _tensors(model, names)
     known: dict[int, str] = {}  # by tensor
     for operation in keras.Model(model.input, tensors).operations:  # what one needs comes first
-        node = operation._inbound_nodes[0]
+        node = call_of(operation)
         about = {
             "kind": f"{type(operation).__module__}.{type(operation).__qualname__}",
             "settings": _settings(operation),

@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fer_experiments import console
-from fer_experiments.data.storage import data_home, disk_errors, write_text
+from fer_experiments.data.storage import data_home, disk_errors, locked, write_text
 from fer_experiments.errors import RunError, summarize
 from fer_experiments.tracking.events import (
     End,
@@ -228,14 +228,8 @@ def home() -> Path:
 @contextmanager
 def _making_or_opening() -> Iterator[None]:
     """One at a time: a folder whose maker does not hold its lock yet looks left behind."""
-    with disk_errors(home(), 0):
-        home().mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home() / ".lock")
-        lock.acquire()
-    try:
+    with locked(home() / ".lock"):
         yield
-    finally:
-        lock.release()
 
 
 def unfinished() -> Iterator[Journal]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_experiments.data.storage import disk_errors
+from fer_experiments.data.storage import writing_file
 from fer_experiments.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -46,16 +45,13 @@ def save(path: Path, model: keras.Model, progress: Progress) -> None:
     arrays = {f"state_{i}": np.asarray(v) for i, v in enumerate(_state(model))}
     arrays |= {f"best_{i}": np.asarray(v) for i, v in enumerate(best)}
     about = {"history": progress.history, "best_epoch": best_epoch}
-    temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
-    with disk_errors(path.parent, sum(a.nbytes for a in arrays.values())):
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
-                file.flush()
-                os.fsync(file.fileno())  # also a machine that goes down leaves a whole one
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with (
+        writing_file(path, sum(a.nbytes for a in arrays.values())) as temporary,
+        temporary.open("wb") as file,
+    ):
+        np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())  # also a machine that goes down leaves a whole one
 
 
 def restore(path: Path, model: keras.Model) -> Progress:

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from fer_experiments.models.keras_private import all_layers, swap_moving_averages
 from fer_experiments.training.batches import Batches
 
 # Images that the statistics are taken from: a mean is then within a fortieth of the spread.
@@ -38,19 +39,19 @@ class WeightAverage:
         """
         state = self._model.non_trainable_variables
         before = [np.array(variable) for variable in state]
-        _swap(self._model.optimizer)
+        swap_moving_averages(self._model.optimizer)
         self._take_statistics()
         try:
             yield
         finally:
-            _swap(self._model.optimizer)
+            swap_moving_averages(self._model.optimizer)
             for variable, value in zip(state, before, strict=True):
                 variable.assign(value)
 
     def _take_statistics(self) -> None:
         statistics = [
             (statistic, layer.momentum)
-            for layer in self._model._flatten_layers()
+            for layer in all_layers(self._model)
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
             for statistic in (layer.moving_mean, layer.moving_variance)
         ]
@@ -79,12 +80,3 @@ class _InTraining(keras.Model):
 
     def call(self, given: Any) -> Any:
         return self._network(given, training=True)
-
-
-def _swap(optimizer: keras.optimizers.Optimizer) -> None:
-    """As in Keras's own SwapEMAWeights, which cannot resume from a checkpoint."""
-    averages = optimizer._model_variables_moving_average
-    for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
-        value = keras.ops.copy(variable)
-        variable.assign(average)
-        average.assign(value)

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from fer_experiments.models.keras_private import with_layer_multipliers
+
 # Learns scale and shift; decay would pull them to 0 for no gain.
 _NOT_DECAYED = ("bias", "gamma", "beta")
 # The moving average reaches back over so much of a phase at most.
@@ -52,7 +54,7 @@ class LoopConfig:
         }
         kind = kinds[self.optimizer]
         if self.layer_multipliers:
-            kind = _by_layer(kind, self.layer_multipliers)
+            kind = with_layer_multipliers(kind, self.layer_multipliers)
         optimizer = kind(**settings)
         if self.weight_decay:
             optimizer.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
@@ -89,29 +91,3 @@ class LoopConfig:
         return keras.optimizers.schedules.CosineDecay(
             0.0, decay, warmup_target=self.learning_rate, warmup_steps=warmup
         )
-
-
-def _by_layer(
-    kind: type[keras.optimizers.Optimizer], layer_multipliers: Mapping[str, float]
-) -> type[keras.optimizers.Optimizer]:
-    """The same optimizer, with a share of the rate for some layers, their decay's included."""
-
-    def share(variable: keras.Variable) -> float:
-        return layer_multipliers.get(variable.path.split("/")[0], 1.0)
-
-    class ByLayer(kind):
-        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            # The backend's own variable comes in; its path stands in Keras's.
-            known = self._trainable_variables[self._get_variable_index(variable)]
-            super().update_step(gradient, variable, learning_rate * share(known))
-
-        def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
-            """As Keras's own, which takes the whole rate for every variable."""
-            if self.weight_decay is None:
-                return
-            for variable in variables:
-                if self._use_weight_decay(variable):
-                    rate = keras.ops.cast(self.learning_rate * share(variable), variable.dtype)
-                    variable.assign(variable - variable * rate * self.weight_decay)
-
-    return ByLayer

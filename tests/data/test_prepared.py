@@ -252,7 +252,7 @@ def test_two_preparations_agree_byte_for_byte(split, faces, tmp_path, monkeypatc
         assert data.folder.parent == tmp_path / home
         found.append(bytes_of(data.folder))
     assert found[0] == found[1]
-    arrays = {f"{name}.npy" for name in ("images", "labels", "splits", "ids", "hashes")}
+    arrays = {f"{name}.npy" for name in ("images", "labels", "ids", "hashes")}
     assert set(found[0]) == arrays | {"manifest.json"}
 
 

@@ -404,7 +404,6 @@ def made_up_bins(count=(0, 4, 16, 80), ece=0.0437):
     empty = np.asarray(count) == 0
     return Calibration(
         brier=0.3,
-        edges=np.linspace(0, 1, 5),
         confidence=np.where(empty, np.nan, [0.1, 0.3, 0.6, 0.9]),
         accuracy=np.where(empty, np.nan, [0.0, 0.5, 0.5, 0.85]),
         images=np.asarray(count),

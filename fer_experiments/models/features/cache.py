@@ -33,6 +33,7 @@ from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.storage import (
     data_home,
     disk_errors,
+    locked,
     open_array,
     unfinished,
     writing,
@@ -153,19 +154,13 @@ def find_cached(wanted: Collection[CachedTensor]) -> dict[CachedTensor, np.ndarr
 @contextmanager
 def lock(backbone: str) -> Iterator[None]:
     """Only one process computes a backbone's features; the others wait and then find them."""
-    file_lock = FileLock(home() / f"{backbone}.lock")
-    with disk_errors(home(), 0):
-        home().mkdir(parents=True, exist_ok=True)
-        try:
-            file_lock.acquire(timeout=0)
-        except Timeout:
-            console.say(f"features of {backbone}: waiting for another process that computes them")
-            file_lock.acquire()
-    try:
+
+    def waiting() -> None:
+        console.say(f"features of {backbone}: waiting for another process that computes them")
+
+    with locked(home() / f"{backbone}.lock", waiting=waiting):
         _remove_half_written(backbone)
         yield
-    finally:
-        file_lock.release()
 
 
 def check_free_space(wanted: Collection[CachedTensor]) -> None:
