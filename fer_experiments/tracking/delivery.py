@@ -141,7 +141,7 @@ class MlflowDelivery:
             self.wake()
         return not self._journal.pending
 
-    def say_directly(self, status: str, tags: Mapping[str, str]) -> None:
+    def terminate(self, status: str, tags: Mapping[str, str]) -> None:
         """Ends the run past what cannot be delivered; the journal still delivers all in order."""
         self._client.log_batch(self._run_id, tags=_tags(tags))
         self._client.set_terminated(self._run_id, status)

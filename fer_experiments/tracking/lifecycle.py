@@ -50,7 +50,7 @@ class _Delivery(Protocol):
     def start(self) -> None: ...
     def wake(self) -> None: ...
     def finish(self, patience: float, waiting: Callable[[int], None]) -> bool: ...
-    def say_directly(self, status: str, tags: Mapping[str, str]) -> None: ...
+    def terminate(self, status: str, tags: Mapping[str, str]) -> None: ...
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def _end_with(error: BaseException, writer: Writer, delivery: _Delivery) -> None
         if isinstance(error, (KeyboardInterrupt, Terminated)):
             delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
         elif journal.pending:
-            delivery.say_directly("FAILED", {names.FAILURE: redact(str(error))[:5000]})
+            delivery.terminate("FAILED", {names.FAILURE: redact(str(error))[:5000]})
 
 
 def _chosen_experiment(asked: str | None) -> dict[str, str | None]:
@@ -250,7 +250,7 @@ class Later:
         """Nothing is delivered."""
         return False
 
-    def say_directly(self, status: str, tags: Mapping[str, str]) -> None:
+    def terminate(self, status: str, tags: Mapping[str, str]) -> None:
         """There is nobody to say it to."""
 
 
@@ -294,7 +294,7 @@ def _end_early(writer: Writer, delivery: _Delivery, error: BaseException) -> Non
         done = delivery.finish(_PATIENCE_WHEN_ENDED_EARLY, _say_waiting)
     if not done:
         with suppress(Exception):
-            delivery.say_directly(status, tags)
+            delivery.terminate(status, tags)
     if can_resume and not writer.nested:
         console.say(f"next   {resume_command(journal)}")
 
