@@ -185,6 +185,9 @@ def test_an_empty_class_among_persons_does_not_make_persons_the_classes():
     files = [f"happy/{person}/{i}.png" for person in ("ann", "bob") for i in range(3)]
     assert read(files).class_names == ("ann", "bob")
     says(refused(files, ["sad"]), "Expected at least two classes", "Found: happy")
+    # A folder of photos that cannot be read is a class without images, too; one of texts is none.
+    says(refused([*files, "sad/1.heic"]), "Expected at least two classes", "Found: happy")
+    assert read([*files, "sad/notes.txt"]).class_names == ("ann", "bob")
 
 
 def test_empty_folders_that_are_no_classes_are_passed_over():

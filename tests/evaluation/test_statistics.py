@@ -431,3 +431,13 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="Expected labels"):
         compare(labels, first, second, classes=C)
+
+
+def test_a_difference_that_is_the_same_on_every_image_is_certain() -> None:
+    labels = np.repeat([0, 1], 2)  # so few that the sums are exact
+    first, second = (
+        np.where(np.eye(2, dtype=bool)[labels], sure, 1 - sure) for sure in (0.75, 0.5)
+    )
+    found = compare(labels, first, second, classes=2).differences["log_loss"]
+    assert found.value == found.low == found.high == pytest.approx(np.log(0.5 / 0.75))
+    assert found.p == 0
