@@ -95,7 +95,7 @@ bench: $(VENV)/.installed-dev  ## the notebook's way against ours, about 100 min
 bench-quick: $(VENV)/.installed-dev  ## ResNet50's rows in small, about 6 minutes
 	$(BIN)/python -m benchmarks --quick
 
-faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, an hour on 2 cores; ARGS=--quick
+faults: $(VENV)/.installed-dev  ## kills, outages, full disks: what survives, over an hour on 2 cores; ARGS=--quick
 	$(BIN)/python -m tests.faults $(ARGS)
 
 mutants: $(VENV)/.installed-dev  ## careless changes: how many the tests notice; goes on where it stopped

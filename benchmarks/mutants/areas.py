@@ -128,4 +128,15 @@ AREAS = (
         ),
         heavy=True,
     ),
+    Area(
+        name="promotion",
+        files=("stages/promotion.py", "stages/overlap.py", "stages/contestants.py", "data/seen.py"),
+        tests=(
+            "stages/test_promotion.py",
+            "stages/test_contestants.py",
+            "stages/test_overlap.py",
+            "stages/test_register.py",
+        ),
+        heavy=True,
+    ),
 )

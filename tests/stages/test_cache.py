@@ -817,9 +817,9 @@ def test_the_command_lists_totals_and_empties(home: Path, fer: Fer) -> None:
     obtain(augmented_copies=1, flip=True)
     *rows, total = fer("cache").out.splitlines()
     assert rows[0].split()[:2] == ["backbone", "tensor"]
-    assert sorted(re.findall(r"(train view \d|train|val)  ", "\n".join(rows[1:]))) == [
+    assert sorted(re.findall(r"(train copy \d|train|val)  ", "\n".join(rows[1:]))) == [
         "train",
-        "train view 1",
+        "train copy 1",
         "val",
     ]
     assert all(row.startswith("tiny  ") and " head_flatten " in row for row in rows[1:])

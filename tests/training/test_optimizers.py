@@ -51,7 +51,7 @@ def test_training_is_over_after_all_epochs_or_without_patience() -> None:
     assert not plan.is_finished([0.1, 0.2, 0.1])
     assert plan.is_finished([0.1, 0.2, 0.1, 0.2])
     assert plan.is_finished([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert not LoopConfig(epochs=5).is_over([0.5, 0.1, 0.1, 0.1])
+    assert not LoopConfig(epochs=5).is_finished([0.5, 0.1, 0.1, 0.1])
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
