@@ -1,31 +1,45 @@
-"""A loaded model with all that it takes to judge images: bytes or arrays in, probabilities out."""
+"""A model with all that it takes to judge images: bytes or arrays in, probabilities out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer_experiments.data.images import PixelRule, to_pixels
-from fer_experiments.evaluation.predictions import predict
 from fer_experiments.faces.square import Square, square
 
-if TYPE_CHECKING:
-    import keras
-
 _WHITE = 255.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Which model it is."""
+
+    address: str  # a model URI, or a file's name
+    uri: str  # models:/m-…, the logged model that it is or was exported from
+    run_id: str  # of the run that logged it
+    # Registered versions that hold it, such as emotion-fer2013/3; of a file: when it was written.
+    versions: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """All of it in a line."""
+        made_from = [] if self.address == self.uri else [self.uri]
+        told = "; ".join([*self.versions, *made_from])
+        return f"{self.address}{f' ({told})' if told else ''} of run {self.run_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A classifier, the names of its classes, and how images become its pixels."""
 
-    network: keras.Model
+    # Pixels (N, S, S) uint8, which may be memory-mapped, to probabilities (N, C) float32.
+    classify: Callable[[np.ndarray], np.ndarray]
     class_names: tuple[str, ...]
-    image_size: int
+    image_size: int  # S, pixels
     rule: PixelRule
+    identity: Identity
 
     def square(self, content: bytes) -> Square:
         """An image file as the model sees it; see `faces.square`."""
@@ -55,4 +69,4 @@ class Predictor:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Class probabilities (N, C) float32 of images (N, S, S) uint8 at the model's size."""
-        return predict(self.network, pixels)
+        return self.classify(pixels)

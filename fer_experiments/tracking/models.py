@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from fer_experiments.data.images import SQUASH, PixelRule
 from fer_experiments.data.seen import Seen
 from fer_experiments.errors import FerError, RunError, TrackingError, quote, summarize
 from fer_experiments.tracking import names, store
-from fer_experiments.tracking.registry import registered_models
+from fer_experiments.tracking.registry import Version, registered_models
 from fer_experiments.tracking.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -155,13 +156,23 @@ def load(logged: LoggedModel) -> keras.Model:
             ) from None
 
 
-def load_predictor(logged: LoggedModel) -> Predictor:
-    """The model with all that it takes to judge images; errors as of `load`."""
-    from fer_experiments.inference.predictor import Predictor
+def load_predictor(logged: LoggedModel, *, versions: Sequence[Version] = ()) -> Predictor:
+    """The model with all that it takes to judge images; errors as of `load`.
+
+    `versions` are the registered ones that hold it, where they are known.
+    """
+    from fer_experiments.evaluation.predictions import predict
+    from fer_experiments.inference.predictor import Identity, Predictor
 
     return Predictor(
-        network=load(logged),
+        classify=partial(predict, load(logged)),
         class_names=logged.class_names,
         image_size=logged.image_size,
         rule=logged.rule,
+        identity=Identity(
+            address=logged.uri,
+            uri=logged.uri,
+            run_id=logged.source_run_id,
+            versions=tuple(f"{v.name}/{v.number}" for v in versions),
+        ),
     )

@@ -1,29 +1,35 @@
-"""A predictor takes files and arrays alike, and needs no MLflow."""
+"""A predictor takes files and arrays alike, and needs no Keras, TensorFlow or MLflow."""
 
 import io
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from fer_experiments.data.files import Unreadable
 from fer_experiments.data.images import PixelRule
-from fer_experiments.inference.predictor import Predictor
+from fer_experiments.inference.predictor import Identity, Predictor
 
 NAMES = ("dark", "bright")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def predictor() -> Predictor:
     """Gives the mean grey level as the probability of the second class."""
-    pixels = keras.Input((16, 16, 1))
-    mean = keras.layers.Rescaling(1 / 255)(keras.layers.GlobalAveragePooling2D()(pixels))
-    both = keras.layers.Concatenate()([keras.ops.subtract(1.0, mean), mean])
+
+    def classify(pixels: np.ndarray) -> np.ndarray:
+        assert pixels.dtype == np.uint8 and pixels.shape[1:] == (16, 16)
+        bright = pixels.mean(axis=(1, 2), dtype=np.float32) / 255
+        return np.stack([1 - bright, bright], axis=1)
+
     return Predictor(
-        network=keras.Model(pixels, both), class_names=NAMES, image_size=16, rule=PixelRule()
+        classify=classify,
+        class_names=NAMES,
+        image_size=16,
+        rule=PixelRule(),
+        identity=Identity(address="grey.onnx", uri="models:/m-1", run_id="a1"),
     )
 
 
@@ -55,6 +61,16 @@ def test_what_is_no_image_is_refused(predictor: Predictor) -> None:
         predictor.predict([b"no image"])
 
 
-def test_it_needs_no_mlflow() -> None:
-    code = "import sys; sys.modules['mlflow'] = None; import fer_experiments.inference.predictor"
+def test_it_needs_no_large_library() -> None:
+    absent = ("keras", "tensorflow", "mlflow")
+    code = f"import sys; sys.modules |= dict.fromkeys({absent})\n"
+    code += "import fer_experiments.inference.predictor"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_identity_is_a_line() -> None:
+    here = Identity(address="models:/m-1", uri="models:/m-1", run_id="a1", versions=("faces/3",))
+    assert str(here) == "models:/m-1 (faces/3) of run a1"
+    file = Identity(address="a.onnx", uri="models:/m-1", run_id="a1", versions=("faces/3",))
+    assert str(file) == "a.onnx (faces/3; models:/m-1) of run a1"
+    assert str(Identity(address="m", uri="m", run_id="a1")) == "m of run a1"
