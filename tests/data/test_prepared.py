@@ -566,8 +566,8 @@ def small_home(small_disk, monkeypatch):
         ("size=64k", 0),  # the images do not fit
         ("nr_inodes=2", 0),  # nor any file
         ("nr_inodes=4", 0),  # nor the third
-        ("nr_inodes=8", 1),  # the data fit, the pointer's folder does not
-        ("nr_inodes=9", 1),  # nor the pointer
+        ("nr_inodes=7", 1),  # the data fit, the pointer's folder does not
+        ("nr_inodes=8", 1),  # nor the pointer
     ],
 )
 def test_a_full_disk_leaves_nothing_half_written(options, left, faces, small_home):
