@@ -48,13 +48,21 @@ demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, en
 
 # Two processes; a file stays in one of them, so that what it trains once is trained once. In their
 # own order: by the number of their tests the longest files, which have two, would come last.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.installed-dev  ## all tests
-	$(PYTEST) $(ARGS)
+# How many lines they reach says something of all tests together only.
+test: $(VENV)/.installed-dev  ## all tests, and the share of lines that they reach; with ARGS=… tests alone
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+else
+	$(BIN)/python -m $(PYTEST) $(ARGS)
+endif
 
 test-fast: $(VENV)/.installed-dev  ## the tests that are not slow
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(BIN)/python -m $(PYTEST) -m "not slow" $(ARGS)
 
 check: $(VENV)/.installed-dev  ## formatting, lint, imports, types, unsafe code; changes nothing
 	$(BIN)/ruff format --check .
@@ -105,5 +113,5 @@ ui: $(VENV)/.installed  ## MLflow's pages, for this machine only, and links to t
 	$(BIN)/fer ui --host $(HOST) --port $(PORT)
 
 clean:  ## removes the environment and caches; keeps mlflow.db and mlruns
-	rm -rf $(VENV) build *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .coverage* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

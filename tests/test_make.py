@@ -89,6 +89,25 @@ def test_the_fault_harness_is_told_what_to_try() -> None:
     assert words[1:] == ["-m", "tests.faults", "--quick", "--only", "parallel"]
 
 
+def test_all_tests_together_measure_what_they_reach_and_a_part_of_them_does_not() -> None:
+    def started(*arguments: str) -> list[str]:
+        done = make(*arguments)
+        assert done.returncode == 0, done.stderr
+        lines = [
+            line for line in done.stdout.splitlines() if "coverage" in line or "pytest" in line
+        ]
+        return [" ".join(shlex.split(line)[:3]).rpartition("/bin/")[2] for line in lines]
+
+    assert started("test") == [
+        "coverage erase",
+        "coverage run -m",
+        "coverage combine --quiet",
+        "coverage report",
+    ]
+    assert started("test", "ARGS=tests/data") == ["python -m pytest"]
+    assert started("test-fast") == ["python -m pytest"]
+
+
 def test_demo_takes_options_too() -> None:
     words = command_of("demo", "SYNTHETIC_COUNT=70")
     assert pairs(words) == {"--recipe": "demo", "--synthetic-count": "70"}
