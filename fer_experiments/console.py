@@ -7,8 +7,10 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -169,12 +171,61 @@ def _print(text: str, stream: TextIO | None) -> None:
         os.close(nowhere)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> None:
+def fitted(text: str) -> str:
+    """A line of ours, wrapped where a person watches; words such as links are never parted."""
+    width = _width()
+    if width is None:
+        return text
+    return textwrap.fill(
+        text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: bool = True,
+    fit: bool = False,
+) -> None:
     """A plain table: the first column to the left, the others to the right where they are numbers,
-    mostly."""
+    mostly.
+
+    With `fit`, a table that is too wide for the terminal is turned, so that rows become columns; if
+    that is too wide as well, every row becomes a block of lines.
+    """
     # Names of files and folders may hold anything, a terminal's commands too.
     cells = [[escaped(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    width = _width() if fit else None
+    if width is not None and _wide(cells) > width:
+        cells = [list(column) for column in zip(*cells, strict=True)]
+        if _wide(cells) > width:
+            _blocks(cells)
+            return
+    _lines(cells, numbers=numbers)
+
+
+def _wide(cells: Sequence[Sequence[str]]) -> int:
+    """Characters of a line of the table."""
+    return sum(_widths(cells)) + 2 * (len(cells[0]) - 1)
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+
+def _blocks(columns: Sequence[Sequence[str]]) -> None:
+    """A block for each row of a table that is given as its columns, heads first."""
+    (_, *firsts), *others = columns
+    longest = max((len(head) for head, *_ in others), default=0)
+    for i, first in enumerate(firsts, 1):
+        say(first)
+        for column in others:
+            say(f"  {column[0].ljust(longest)}  {column[i]}")
+
+
+def _lines(cells: Sequence[Sequence[str]], *, numbers: bool) -> None:
+    widths = _widths(cells)
     for row in cells:
         first, *others = (
             cell.rjust(width) if i and numbers else cell.ljust(width)
@@ -191,6 +242,13 @@ def progress(length: int) -> Iterator[Callable[[int], None]]:
         return
     with click.progressbar(length=length, show_pos=True) as bar:
         yield bar.update
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None where nobody watches."""
+    if _aside or not is_terminal():
+        return None
+    return max(20, shutil.get_terminal_size().columns)
 
 
 def is_terminal() -> bool:

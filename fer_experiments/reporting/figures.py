@@ -29,6 +29,8 @@ from fer_experiments.reporting.plot_style import (
     SMALL,
     WIDTH,
     frameless,
+    line,
+    looks,
     new_figure,
     tidy,
     turned_if_long,
@@ -38,12 +40,9 @@ from fer_experiments.reporting.plot_style import (
 STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": HUES[5], "linestyle": "--", "marker": "s"},
     "val": {"color": HUES[0], "linestyle": "-", "marker": "o"},
-    "accuracy": {"color": HUES[0], "fmt": "o", "capsize": 4, "label": "accuracy, 95 % interval"},
-    "macro_f1": {"color": HUES[1], "fmt": "D", "capsize": 4, "label": "macro-F1, 95 % interval"},
-    "clear": {"color": HUES[0], "fmt": "o", "capsize": 4, "label": "adjusted p below 0.05"},
-    "unclear": {"color": "#8C8C8C", "fmt": "o", "capsize": 4, "label": "adjusted p 0.05 or more"},
     "majority": {"color": "dimgrey", "linestyles": "--", "label": "always the majority class"},
 }
+NEUTRAL, UNCLEAR = "#444444", "#8C8C8C"  # of what belongs to no model; where no difference is shown
 History = Sequence[Mapping[str, float]]
 PANELS = {"loss": "loss (nats)", "accuracy": "accuracy (0 to 1)", "macro_f1": "macro-F1 (0 to 1)"}
 
@@ -160,7 +159,8 @@ def class_counts(
 def per_class_f1(reports: Mapping[str, Report], *, title: str) -> Figure:
     """F1 (0 to 1) of every class with images and macro-F1, a bar per model label.
 
-    Takes at least one report; colours repeat from the ninth on.
+    A bar without height has a 0 above it. Takes at least one report; colours repeat from the ninth
+    on.
     """
     scores = {label: _f1_by_class(report) for label, report in reports.items()}
     names = list(dict.fromkeys(name for by_class in scores.values() for name in by_class))
@@ -174,6 +174,9 @@ def per_class_f1(reports: Mapping[str, Report], *, title: str) -> Figure:
         bars = axes.bar(spots, list(f1.values()), size, label=label, **style)
         if size * PLOT_WIDTH / len(places) > 0.3:  # inches that two decimals take
             axes.bar_label(bars, fmt="{:.2f}", padding=2, fontsize=SMALL)
+        else:
+            zeros = ["0" if value == 0 else "" for value in f1.values()]
+            axes.bar_label(bars, zeros, padding=2, fontsize=SMALL)
     axes.axvline(last - 0.625, color="dimgrey", linewidth=1)
     axes.set_xticks(list(places.values()), list(places), **turned_if_long(places))
     axes.set(xlabel="class", ylabel="F1 (0 to 1)", ylim=(0, 1), xlim=(-0.5, last + 0.5))
@@ -182,17 +185,21 @@ def per_class_f1(reports: Mapping[str, Report], *, title: str) -> Figure:
 
 
 def headline_scores(reports: Mapping[str, Report], *, title: str) -> Figure:
-    """Accuracy and macro-F1 (0 to 1) with 95 % intervals, a row per model label (at least one)."""
+    """Accuracy and macro-F1 (0 to 1) with 95 % intervals, a row per model label (at least one).
+
+    A model has its colour of the other figures, a score its marker.
+    """
     figure, [axes] = new_figure(title, height=1.3 + 0.45 * len(reports))
-    for row, report in enumerate(reports.values()):
+    scores = (("accuracy", "accuracy", "o", -0.15), ("macro_f1", "macro-F1", "D", 0.15))
+    for _, name, marker, _ in scores:
+        axes.plot([], [], marker, color=NEUTRAL, label=f"{name}, 95 % interval")
+    colours = [look["color"] for look in looks(reports).values()]
+    for row, (report, colour) in enumerate(zip(reports.values(), colours, strict=True)):
         lines = []
-        for score, name, offset in (
-            ("accuracy", "accuracy", -0.15),
-            ("macro_f1", "macro-F1", 0.15),
-        ):
+        for score, name, marker, offset in scores:
             i = report.intervals[score]
             arms = [[i.value - i.low], [i.high - i.value]]
-            axes.errorbar(i.value, row + offset, xerr=arms, **STYLES[score])
+            axes.errorbar(i.value, row + offset, xerr=arms, fmt=marker, color=colour, capsize=4)
             lines.append(f"{name} {i.value:.3f} [{i.low:.3f}, {i.high:.3f}]")
         axes.vlines(report.majority_share, row - 0.5, row + 0.5, **STYLES["majority"])
         beside = axes.get_yaxis_transform()
@@ -244,7 +251,7 @@ def roc_and_precision_recall(
         areas = roc_auc_score(own, scores), average_precision_score(own, scores)
         style = {
             "label": "{}: ROC area {:.3f}, PR area {:.3f}".format(class_names[k], *areas),
-            **_line(k),
+            **line(k),
         }
         false_positives, recall, _ = roc_curve(own, scores)
         left.plot(false_positives, recall, **style)
@@ -264,23 +271,27 @@ def learning_curves_overlaid(
     *,
     title: str,
     names: Sequence[str] = ("macro_f1", "loss"),
+    models: Sequence[str] = (),
 ) -> Figure:
     """Scores on val over the epochs, a line per model label and a panel per name of a score.
 
     `histories` are as `learning_curves` takes them; `names` are among `loss`, `accuracy` and
-    `macro_f1`. Raises ValueError if no entry has any of the scores under `val/`.
+    `macro_f1`. `models` are the labels of all models of the other figures in their order, where
+    some have no history: so each keeps its colour. Raises ValueError if no entry has any of the
+    scores under `val/`.
     """
     present = {key for history in histories.values() for entry in history for key in entry}
     names = [name for name in names if f"val/{name}" in present]
     if not names:
         raise ValueError(f"Expected entries with scores on val. Received: {dict(histories)!r}")
     figure, panels = new_figure(title, height=3.6, panels=len(names))
+    look = looks(models or histories)
     for name, axes in zip(names, panels, strict=True):
-        for k, (label, history) in enumerate(histories.items()):
+        for label, history in histories.items():
             points = [(e["epoch"], e[f"val/{name}"]) for e in history if f"val/{name}" in e]
             if points:
                 size = 4 if len(points) <= 15 else 0
-                style = _line(k) | {"marker": "o", "markersize": size}
+                style = look[label] | {"marker": "o", "markersize": size}
                 axes.plot(*zip(*points, strict=True), label=label, **style)
         axes.set(xlabel="epoch", ylabel=f"val {PANELS[name]}")
         axes.xaxis.set_major_locator(MaxNLocator(**ROUND))
@@ -288,19 +299,36 @@ def learning_curves_overlaid(
     return with_legend(figure)
 
 
-def differences(rows: Mapping[str, Difference], *, score: str, title: str) -> Figure:
+def differences(
+    rows: Mapping[tuple[str, str], Difference],
+    *,
+    score: str,
+    title: str,
+    models: Sequence[str] = (),
+) -> Figure:
     """Paired differences of a score (0 to 1) with 95 % intervals, a row per pair of models.
 
-    `rows` are by label, "A − B"; those whose p is 0.05 or more, so that their interval reaches 0,
-    are grey. Takes at least one row.
+    `rows` are by the labels of the first and the second model. A row has the colour of the model
+    that is shown to be better, which `models` give as in `learning_curves_overlaid`; those whose p
+    is 0.05 or more, so that their interval reaches 0, are grey and hollow. Takes at least one row.
     """
-    labels = [fill(label, 40) for label in rows]
+    labels = [fill(f"{first} − {second}", 40) for first, second in rows]
     figure, [axes] = new_figure(title, height=1.2 + 0.45 * len(rows))
     axes.axvline(0, color="dimgrey", linewidth=1)
-    for place, row in enumerate(rows.values()):
-        style = STYLES["clear" if row.p < 0.05 else "unclear"]
+    look = looks(models or dict.fromkeys(label for pair in rows for label in pair))
+    for text, marker, colour, fill_style in (
+        ("adjusted p below 0.05, colour of the better model", "o", NEUTRAL, "full"),
+        ("adjusted p 0.05 or more", "D", UNCLEAR, "none"),
+    ):
+        axes.plot([], [], marker, color=colour, fillstyle=fill_style, label=text)
+    for place, (pair, row) in enumerate(rows.items()):
+        better = look[pair[0] if row.value > 0 else pair[1]]["color"]
+        clear = row.p < 0.05
+        fmt, colour, filled = ("o", better, "full") if clear else ("D", UNCLEAR, "none")
         arms = np.maximum([[row.value - row.low], [row.high - row.value]], 0)
-        axes.errorbar(row.value, place, xerr=arms, **style)
+        axes.errorbar(
+            row.value, place, xerr=arms, fmt=fmt, color=colour, capsize=4, fillstyle=filled
+        )
         p = "p < 0.001" if row.p < 0.001 else f"p = {row.p:.3f}"
         text = f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]\n{p}".replace("-", "−")
         beside = axes.get_yaxis_transform()
@@ -310,11 +338,6 @@ def differences(rows: Mapping[str, Difference], *, score: str, title: str) -> Fi
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     tidy(axes, grid="x")
     return with_legend(figure)
-
-
-def _line(k: int) -> dict[str, Any]:
-    """Colour and dashes of the k-th line: dashes change where the colours begin again."""
-    return {"color": HUES[k % len(HUES)], "linestyle": ("-", "--", ":")[k // len(HUES) % 3]}
 
 
 def _curve_panel(axes: Axes, history: History, name: str, best_epoch: int | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from textwrap import fill
 from typing import Any, Literal
 
@@ -15,8 +15,9 @@ WIDTH, DPI = 8.2, 110  # inches; the MLflow UI shows a figure about 900 pixels w
 PLOT_WIDTH = 6.2  # inches that labels and colour bars leave at least
 SMALL = 9  # points
 CHARACTER = 0.085  # inches, a generous mean for the default 10 point font
-# Okabe and Ito's palette, distinct under every common colour blindness; pale yellow comes last.
-HUES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442"]
+# Okabe and Ito's palette, distinct under every common colour blindness. Grey stands in for its pale
+# yellow, which is lost on white.
+HUES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"]
 ROUND: dict[str, Any] = {"nbins": 8, "steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
 
 
@@ -45,6 +46,20 @@ def tidy(axes: Axes, *, grid: Literal["x", "y", "both"]) -> None:
     axes.set_axisbelow(True)
     axes.grid(axis=grid, color="#DDDDDD")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def looks(models: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dashes of each model's lines, by its label.
+
+    The same models in the same order look the same in every figure. From the ninth on the colours
+    repeat, with other dashes.
+    """
+    return {label: line(k) for k, label in enumerate(models)}
+
+
+def line(k: int) -> dict[str, Any]:
+    """Colour and dashes of the k-th line: dashes change where the colours begin again."""
+    return {"color": HUES[k % len(HUES)], "linestyle": ("-", "--", ":")[k // len(HUES) % 3]}
 
 
 def frameless(axes: Axes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from matplotlib.figure import Figure
 
@@ -11,7 +12,8 @@ from fer_experiments import console
 from fer_experiments.data.prepared import by_fingerprint
 from fer_experiments.evaluation import comparison
 from fer_experiments.evaluation.comparison import Pair
-from fer_experiments.reporting import figures, html, image_grids
+from fer_experiments.reporting import figures, image_grids
+from fer_experiments.reporting.comparison_page import Compared, shown_verdicts, text, web_page
 from fer_experiments.reporting.comparison_tables import (
     FOOTNOTE,
     HEADER,
@@ -21,22 +23,23 @@ from fer_experiments.reporting.comparison_tables import (
     pair_row,
     pooled_seeds,
     set_apart,
+    settings_that_differ,
     terminal_table,
 )
-from fer_experiments.reporting.tables import markdown, to_csv
-from fer_experiments.reporting.verdicts import verdict
+from fer_experiments.reporting.tables import to_csv
 from fer_experiments.stages import common
 from fer_experiments.stages.contestants import contestants, left_out
 from fer_experiments.tracking.evaluations import Evaluation, evaluations
 from fer_experiments.tracking.evaluations import ranked as by_rank
 from fer_experiments.tracking.lifecycle import open_run
-from fer_experiments.tracking.runs import compare_link, histories
+from fer_experiments.tracking.runs import compare_link, find_run, histories
 from fer_experiments.tracking.views import closing_lines
 from fer_experiments.tracking.writer import Writer
 
 # Verdicts that the terminal and the note show; the tables hold all.
 _MOST_VERDICTS = 6
 _MOST_ROWS = 20  # of a figure
+_LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
 
 
 def run(
@@ -66,69 +69,54 @@ def run(
         writer.tags({key: best.tags[key] for key in ("dataset_name", "dataset_fingerprint")})
         # Verdicts rest on test where there is one: no choice was made on it.
         split = "test" if all("test/accuracy" in e.metrics for e in ranked) else "val"
-        paired = _pairs(ranked, split, delta)
-        class_names = best.predictions(split).class_names
-        verdicts = [verdict(pair, class_names) for pair in paired]
-        if paired and not any(pair.comparison for pair in paired):
-            verdicts.insert(0, f"no pair could be compared on {split}")
-        shown = verdicts[:_MOST_VERDICTS]
-        if len(verdicts) > len(shown):
-            shown.append(f"and {len(verdicts) - len(shown)} more pairs: see {split}_pairs.csv")
-        apart = [*set_apart(found), *left_out(found.same, ranked)]
-
-        writer.metrics({"models": len(ranked), "best/val_macro_f1": best.metrics["val/macro_f1"]})
-        _write_tables(writer, ranked, paired, split)
-        _write_pages(writer, name, ranked, paired, split, verdicts, shown, apart)
-        console.table(*terminal_table(ranked))
-        if pooled := pooled_seeds(ranked):
-            console.table(POOLED_HEADER, pooled)
-        link = compare_link([e.run.id for e in ranked], [e.run.experiment_id for e in ranked])
-        # Where the models were evaluated: this run may be in another experiment.
-        in_views = [] if writer.nested else closing_lines(best.run.experiment_id)
-        common.close(
-            writer,
-            [*shown, FOOTNOTE, *apart, f"side by side in MLflow: {link}", *in_views],
-            following=common.following(writer, "register", dataset=dataset),
+        compared = Compared(
+            ranked=ranked,
+            sources={e.label: find_run(e.tags["source_run_id"]) for e in ranked},
+            reports={e.label: e.report(split) for e in ranked},
+            paired=_pairs(ranked, split, delta),
+            split=split,
+            apart=[*set_apart(found), *left_out(found.same, ranked)],
+            when=datetime.now(UTC),
         )
-    return common.result(writer, {"models": float(len(ranked))}, verdicts[:1])
+        writer.metrics({"models": len(ranked), "best/val_macro_f1": best.metrics["val/macro_f1"]})
+        _write_tables(writer, compared)
+        writer.text(web_page(compared, _draw(writer, compared)), "comparison.html")
+        writer.text(text(compared) + "\n", "comparison.md")
+        writer.note(_note(compared))
+        _say(writer, compared, dataset)
+    return common.result(writer, {"models": float(len(ranked))}, [compared.winner])
 
 
-def _write_pages(
-    writer: Writer,
-    name: str,
-    ranked: Sequence[Evaluation],
-    paired: Sequence[Pair],
-    split: str,
-    verdicts: Sequence[str],
-    shown: Sequence[str],
-    apart: Sequence[str],
-) -> None:
-    """The comparison as Markdown, which is the run's note too, and as a page with all pictures."""
-    pooled = pooled_seeds(ranked)
-    text = [
-        *markdown(HEADER, [model_row(e) for e in ranked]),
-        *(["", *markdown(POOLED_HEADER, pooled)] if pooled else []),
-        "",
-        *(f"- {line}" for line in shown),
-        "",
-        FOOTNOTE,
-        *apart,
-    ]
-    writer.text("\n".join([*text, ""]), "comparison.md")
-    writer.note("\n".join(text))
-    sections = [
-        html.Section(heading="Models", columns=HEADER, rows=[model_row(e) for e in ranked]),
-        html.Section(heading="Seeds pooled", columns=POOLED_HEADER, rows=pooled),
-        html.Section(
-            heading=f"Verdicts on {split}",
-            points=[*verdicts, *apart],
-            columns=PAIR_HEADER,
-            rows=[pair_row(pair) for pair in paired],
-        ),
-        html.Section(heading="Pictures", figures=_draw(writer, ranked, paired, split)),
-    ]
-    page = html.page(name, f"Verdicts from {split}. {FOOTNOTE}", sections)
-    writer.text(page, "comparison.html")
+def _note(compared: Compared) -> str:
+    """As many verdicts as MLflow keeps of a note."""
+    notes = [text(compared, most_verdicts=most) for most in range(_MOST_VERDICTS, -1, -1)]
+    return next((note for note in notes if len(note) <= _LONGEST_NOTE), notes[-1])
+
+
+def _say(writer: Writer, compared: Compared, dataset: str | None) -> None:
+    """The winner first, then tables and verdicts, in lines that fit the terminal."""
+    ranked = compared.ranked
+    console.say(console.fitted(compared.winner))
+    console.say(console.fitted(compared.about))
+    console.say()
+    console.table(*terminal_table(ranked), fit=True)
+    if settings := settings_that_differ(ranked, compared.sources, whole=False):
+        console.say()
+        header, *rows = zip(["model", *(e.label for e in ranked)], *settings, strict=True)
+        console.table(header, rows, fit=True)
+    if pooled := pooled_seeds(ranked):
+        console.say()
+        console.table(POOLED_HEADER, pooled, fit=True)
+    console.say()
+    link = compare_link([e.run.id for e in ranked], [e.run.experiment_id for e in ranked])
+    prose = [*shown_verdicts(compared, _MOST_VERDICTS), FOOTNOTE, *compared.apart]
+    # Where the models were evaluated: this run may be in another experiment.
+    in_views = [] if writer.nested else closing_lines(ranked[0].run.experiment_id)
+    common.close(
+        writer,
+        [*map(console.fitted, prose), f"side by side in MLflow: {link}", *in_views],
+        following=common.following(writer, "register", dataset=dataset),
+    )
 
 
 def _pairs(ranked: Sequence[Evaluation], split: str, delta: float | None) -> list[Pair]:
@@ -154,9 +142,8 @@ def _pairs(ranked: Sequence[Evaluation], split: str, delta: float | None) -> lis
     return [told(pair) for pair in found]
 
 
-def _write_tables(
-    writer: Writer, ranked: Sequence[Evaluation], paired: Sequence[Pair], split: str
-) -> None:
+def _write_tables(writer: Writer, compared: Compared) -> None:
+    ranked = compared.ranked
     names = sorted({name for e in ranked for name in e.metrics if not name.startswith("system/")})
     rows = [
         [
@@ -171,8 +158,9 @@ def _write_tables(
     ]
     keys = ["model", "run_id", "source_run_id", "model_uri", "picked_on_val"]
     writer.text(to_csv([[*keys, *names], *rows]), "comparison.csv")
-    if paired:
-        writer.text(to_csv([PAIR_HEADER, *map(pair_row, paired)]), f"{split}_pairs.csv")
+    if compared.paired:
+        pairs = [PAIR_HEADER, *map(pair_row, compared.paired)]
+        writer.text(to_csv(pairs), f"{compared.split}_pairs.csv")
     columns = zip(*map(model_row, ranked), strict=True)
     writer.table(
         {head: list(values) for head, values in zip(HEADER, columns, strict=True)},
@@ -180,27 +168,28 @@ def _write_tables(
     )
 
 
-def _draw(
-    writer: Writer, ranked: Sequence[Evaluation], paired: Sequence[Pair], split: str
-) -> dict[str, Figure]:
+def _draw(writer: Writer, compared: Compared) -> dict[str, Figure]:
     """Draws and logs; returns the figures by what they show."""
-    reports = {e.label: e.report(split) for e in ranked}
+    split, reports, paired = compared.split, compared.reports, compared.paired
+    models = list(reports)  # in one order, so that each has one colour
     drawn = {
         "scores": figures.headline_scores(reports, title=f"{split}: accuracy and macro-F1"),
         "per_class_f1": figures.per_class_f1(reports, title=f"{split}: F1 of each class"),
     }
-    rows = {f"{p.first} − {p.second}": p.macro_f1 for p in paired if p.macro_f1 is not None}
+    rows = {(p.first, p.second): p.macro_f1 for p in paired if p.macro_f1 is not None}
     if rows:
         rows = dict(list(rows.items())[:_MOST_ROWS])
         title = f"{split}: paired differences"
-        drawn["differences"] = figures.differences(rows, score="macro-F1", title=title)
-    disagreement = _disagreement(ranked, paired[0], split) if paired else None
+        drawn["differences"] = figures.differences(
+            rows, score="macro-F1", title=title, models=models
+        )
+    disagreement = _disagreement(compared.ranked, paired[0], split) if paired else None
     if disagreement is not None:
         drawn["disagreement"] = disagreement
-    curves = {e.label: h for e in ranked if (h := histories(e.tags["source_run_id"]))}
+    curves = {e.label: h for e in compared.ranked if (h := histories(e.tags["source_run_id"]))}
     if curves:
         drawn["learning_curves"] = figures.learning_curves_overlaid(
-            curves, title="Learning curves on val"
+            curves, title="Learning curves on val", models=models
         )
     for name, figure in drawn.items():
         writer.figure(figure, f"{name}.png" if name == "learning_curves" else f"{split}_{name}.png")
