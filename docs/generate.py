@@ -148,8 +148,9 @@ FILES = (
     ("<split>/reliability.png", "evaluate", "reliability diagram"),
     ("<split>/roc_and_precision_recall.png", "evaluate", "ROC and precision–recall curves"),
     ("<split>/heat_maps.png", "evaluate", "where the model looks"),
-    ("comparison.html", "compare", "the whole comparison in one page: start here"),
-    ("comparison.md, comparison.csv, comparison.json", "compare", "the table of models"),
+    ("comparison.html", "compare",
+     "the whole comparison in one page, the winner first: start here"),
+    ("comparison.md, comparison.csv, comparison.json", "compare", "the tables of models"),
     ("<split>_pairs.csv", "compare", "every pair of models: difference, interval, p value"),
     ("<split>_scores.png, <split>_per_class_f1.png, <split>_differences.png, "
      "<split>_disagreement.png", "compare", "the pictures of the page"),

@@ -15,6 +15,7 @@ from fer_experiments.stages.selection import Meant, check_fits
 from fer_experiments.tracking import pages
 from fer_experiments.tracking.journal import Journal
 from fer_experiments.tracking.lifecycle import open_run, resumable
+from fer_experiments.tracking.names import NOTE
 from fer_experiments.tracking.registry import check_name, registered_name
 from fer_experiments.tracking.runs import RunRecord, stages_of
 from fer_experiments.tracking.views import closing_lines
@@ -80,7 +81,7 @@ def run(
             *stages.once("compare", lambda: compare.run(**of)),
             *stages.once("register", lambda: register.run(model_name=model_name, **of)),
         ]
-        writer.note("\n".join([*_table(scores), "", *(f"- {line}" for line in told)]))
+        writer.note("\n\n".join([*told[:1], "\n".join(_table(scores)), *told[1:]]))
         common.close(writer, closing_lines(writer.experiment_id), following=where_to_look())
     return common.result(writer, scores)
 
@@ -159,8 +160,11 @@ class _Stages:
         return scores
 
     def once(self, stage: str, start: Callable[[], common.StageResult]) -> tuple[str, ...]:
-        """What a stage says in a line or two that is there once; nothing if it was done before."""
-        return () if self._is_done(stage) else start().told
+        """What a stage that is there once says in a line; if it was done before, in its note."""
+        if not self._is_done(stage):
+            return start().told
+        notes = (run.tags.get(NOTE) for run in self._earlier.values() if run.stage == stage)
+        return tuple(note.partition("\n")[0].strip("*") for note in notes if note)
 
     def _trained(
         self,
@@ -200,7 +204,8 @@ def _table(scores: Mapping[str, float]) -> list[str]:
         [model, *(f"{scores[f'{model}/' + c.replace('/', '_')]:.3f}" for c in columns)]
         for model in models
     ]
-    return markdown(["model", *(c.replace("/", " ") for c in columns)], rows)
+    heads = [column.replace("/", " ").replace("macro_f1", "macro-F1") for column in columns]
+    return markdown(["model", *heads], rows)
 
 
 def where_to_look() -> str:

@@ -425,15 +425,17 @@ class _Names:
             model.model_id: f"<{stages.get(model.source_run_id, 'unknown')} model>"
             for model in models
         }
+        self._short = {name[:8]: what for name, what in self._known.items()}  # in tables
         folders = {str(place.folder), str(place.data), str(place.store)}
         self._folders = sorted(folders, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         for folder in self._folders:
             text = text.replace(folder, "<folder>")
-        return re.sub(
+        text = re.sub(
             r"\b(?:m-)?[0-9a-f]{32}\b", lambda found: self._known.get(found[0], "<id>"), text
         )
+        return re.sub(r"\b[0-9a-f]{8}\b", lambda found: self._short.get(found[0], found[0]), text)
 
 
 def _without_numbers(text: str) -> str:

@@ -11,6 +11,7 @@ from fer_experiments.evaluation.calibration import Calibration
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.evaluation.statistics import Difference
 from fer_experiments.reporting import figures
+from fer_experiments.reporting.plot_style import looks
 
 from .helpers import all_texts, drawn, inside, on_canvas
 
@@ -391,6 +392,47 @@ def test_headline_scores_show_both_scores_with_intervals_and_the_majority_share(
     assert majority == pytest.approx([judged.majority_share for judged in reports.values()])
 
 
+def test_a_class_that_nobody_finds_has_a_bar_of_0_with_its_number():
+    found = made_up_report()
+    lost = report(
+        np.tile(np.eye(7)[3], (sum(SUPPORT), 1)), np.repeat(range(7), SUPPORT), NAMES, split="test"
+    )
+    for models in (1, 2, 3, 8):
+        reports = {f"m{k}": found for k in range(models - 1)} | {"lost": lost}
+        [axes] = drawn(figures.per_class_f1(reports, title="t")).axes
+        bars = axes.containers[-1]
+        assert [bar.get_height() for bar in bars][:7] == pytest.approx(
+            [0, 0, 0, lost.f1[3], 0, 0, 0]
+        )
+        zeros = [text for text in axes.texts if text.get_text() in ("0", "0.00")]
+        assert len(zeros) == 6
+        for text, bar in zip(zeros, [bars[i] for i in (0, 1, 2, 4, 5, 6)], strict=True):
+            assert text.xy[0] == pytest.approx(bar.get_x() + bar.get_width() / 2)
+
+
+def test_a_model_has_one_colour_in_all_figures_of_a_comparison():
+    labels = LONG_LABELS[:3]
+    reports = {label: made_up_report(seed=k) for k, label in enumerate(labels)}
+    colours = [look["color"] for look in looks(labels).values()]
+    assert len(set(colours)) == 3
+    bars = figures.per_class_f1(reports, title="t").axes[0].containers
+    assert [bar[0].get_facecolor()[:3] for bar in bars] == [to_rgb(c) for c in colours]
+    points = figures.headline_scores(reports, title="t").axes[0].containers
+    assert [point.lines[0].get_color() for point in points] == [c for c in colours for _ in "12"]
+    # The second has no history.
+    histories = {label: made_up_history(3) for label in (labels[0], labels[2])}
+    curves = figures.learning_curves_overlaid(histories, title="t", models=labels)
+    for axes in curves.axes:
+        assert [line.get_color() for line in axes.lines] == [colours[0], colours[2]]
+    rows = {
+        (labels[1], labels[2]): Difference(value=0.1, low=0.05, high=0.15, p=0.01),
+        (labels[0], labels[1]): Difference(value=-0.1, low=-0.15, high=-0.05, p=0.01),
+    }
+    drawn = figures.differences(rows, score="macro-F1", title="t", models=labels)
+    better = [bars.lines[0].get_color() for bars in drawn.axes[0].containers]
+    assert better == [colours[1], colours[1]]
+
+
 def test_headline_scores_of_all_and_of_nothing_right():
     reports = {"all": made_up_report(skill=50), "nothing": made_up_report(skill=-50)}
     assert (reports["all"].accuracy, reports["nothing"].accuracy) == (1, 0)
@@ -503,9 +545,9 @@ def test_overlaid_curves_of_models_that_lack_scores():
 
 def test_differences_show_value_interval_p_and_zero():
     rows = {
-        "a − b": Difference(value=0.021, low=0.004, high=0.038, p=0.0123),
-        "a − c": Difference(value=-0.01, low=-0.03, high=0.01, p=0.4),
-        "b − c": Difference(value=-0.05, low=-0.07, high=-0.03, p=0.00001),
+        ("a", "b"): Difference(value=0.021, low=0.004, high=0.038, p=0.0123),
+        ("a", "c"): Difference(value=-0.01, low=-0.03, high=0.01, p=0.4),
+        ("b", "c"): Difference(value=-0.05, low=-0.07, high=-0.03, p=0.00001),
     }
     figure = drawn(figures.differences(rows, score="macro-F1", title="t"))
     [axes] = figure.axes
@@ -518,7 +560,8 @@ def test_differences_show_value_interval_p_and_zero():
     assert "macro-F1" in axes.get_xlabel()
     assert axes.get_xlim()[0] < -0.07 < 0 < axes.get_xlim()[1]
     colours = [bars.lines[0].get_color() for bars in axes.containers]
-    assert colours[0] == colours[2] != colours[1]
+    look = looks("abc")  # of the better model; grey where neither is
+    assert colours == [look["a"]["color"], figures.UNCLEAR, look["c"]["color"]]
     assert len(legend_texts(figure)) == 2
     ends = [bars.lines[2][0].get_segments()[0][:, 0].tolist() for bars in axes.containers]
     np.testing.assert_allclose(ends, [[row.low, row.high] for row in rows.values()])
@@ -527,7 +570,7 @@ def test_differences_show_value_interval_p_and_zero():
 @pytest.mark.parametrize("pairs", [1, 15])
 def test_differences_of_models_with_long_names_stay_on_the_canvas(pairs):
     rows = {
-        " − ".join(LONG_LABELS[:2]) + " " * n: Difference(value=0.1, low=0, high=0.2, p=0.2)
+        (LONG_LABELS[0], LONG_LABELS[1] + " " * n): Difference(value=0.1, low=0, high=0.2, p=0.2)
         for n in range(pairs)
     }
     figure = drawn(figures.differences(rows, score="accuracy", title="t"))

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -13,11 +15,13 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from fer_experiments import console
+from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.recipes import resolve
 from fer_experiments.tracking.runs import stored_arrays
 
 from ..conftest import QUICK, Fer, process_environment
-from .designed import log_designed, log_untrained, write_images
+from .designed import answers, log_designed, log_untrained, write_images
 
 Designed = Callable[[int, float], str]
 
@@ -76,7 +80,7 @@ def test_verdicts_say_what_differs_and_what_does_not(three: Designed, fer: Fer) 
 
     page = mlflow.artifacts.load_text(f"runs:/{run_id}/comparison.html")
     assert page.count("data:image/png;base64,") >= 3
-    assert "://" not in page and 'src="/' not in page
+    assert 'src="/' not in page and 'src="http' not in page
 
     assert "equivalent" not in outcome.out
     outcome = fer("compare", "--delta", "0.5")
@@ -86,6 +90,106 @@ def test_verdicts_say_what_differs_and_what_does_not(three: Designed, fer: Fer) 
     )
     better = r"s2 is better than vgg16 train baseline s0: [^;]+, equivalent within 50 points, p "
     assert re.search(better, outcome.out)
+
+
+def read(run_id: str, name: str) -> str:
+    """A text artifact of the run."""
+    return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{name}"))
+
+
+def table(text: str, head: str) -> list[list[str]]:
+    """The rows of the Markdown table below a heading that begins so."""
+    lines = text.split(f"### {head}")[1].split("\n\n")
+    [rows] = [part.splitlines() for part in lines[1:3] if part.startswith("| ")]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in (rows[0], *rows[2:])]
+
+
+@pytest.fixture
+def two_rates(fresh_store: Path, tmp_path: Path, fer: Fer) -> tuple[list[str], list[str]]:
+    """Two models that differ in the learning rate and never name disgust, the better one first.
+
+    Their training runs and their evaluations.
+    """
+    shares = {"disgust": 0.0, "else": 0.6}, {"disgust": 0.0, "else": 0.62}
+    named = [answers(right, seed=number) for number, right in enumerate(shares)]
+    disgust, happy = FER_CLASSES.index("disgust"), FER_CLASSES.index("happy")
+    dataset = write_images(tmp_path / "faces", [np.where(n == disgust, happy, n) for n in named])
+    runs = [
+        log_designed(dataset, row, confidence=0.6, seed=0, learning_rate=rate)
+        for row, rate in ((1, 3e-4), (0, 1e-4))
+    ]
+    return runs, [evaluated(fer, run_id) for run_id in runs]
+
+
+def test_two_settings_of_a_backbone_are_told_apart_and_lead_to_their_runs(
+    two_rates: tuple[list[str], list[str]], fer: Fer
+) -> None:
+    trained, judged = two_rates
+    labels = [f"vgg16 train baseline s0 {run_id[:6]}" for run_id in trained]
+    outcome = fer("compare")
+    text, page = (read(outcome.done(), f"comparison.{form}") for form in ("md", "html"))
+    assert table(text, "Settings that differ") == [
+        ["setting", *labels], ["learning_rate", "0.0003", "0.0001"],
+    ]  # fmt: skip
+    assert re.search(
+        rf"\nmodel +learning_rate\n{labels[0]} +0.0003\n{labels[1]} +0.0001", outcome.out
+    )
+
+    links = {}
+    for what, runs in (("train ", trained), ("", judged)):
+        for run_id in runs:
+            experiment = MlflowClient().get_run(run_id).info.experiment_id
+            links[f"{what}{run_id[:8]}"] = (
+                f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run_id}"
+                "?workflowType=machine_learning"
+            )
+    for name, address in links.items():
+        assert f"[{name}]({address})" in text
+        assert f'<a href="{address}">{name}</a>' in page
+
+    # No overlap: leak-free scores would repeat the others. Nothing was measured on test.
+    heads = [row[0] for row in table(text, "Models")]
+    assert heads == [
+        "score", "val accuracy", "val macro-F1", "val ECE", "images/s", "MB",
+        "training run", "evaluation run",
+    ]  # fmt: skip
+    fingerprint = MlflowClient().get_run(judged[0]).data.tags["dataset_fingerprint"]
+    about = rf"{datetime.now(UTC).year}-\d\d-\d\d \d\d:\d\d UTC · data set fer2013, "
+    about += f"fingerprint {fingerprint[:8]} · verdicts on val: 700 images"
+    for told in (text, page, outcome.out):
+        assert re.search(about, told)
+
+
+def test_no_difference_shown_is_told_and_a_class_that_nobody_finds_has_a_score_of_0(
+    two_rates: tuple[list[str], list[str]], fer: Fer
+) -> None:
+    told = json.loads(fer("compare", "--json").out)
+    better, other = (f"vgg16 train baseline s0 {run_id[:6]}" for run_id in two_rates[0])
+    start, end = told["told"][0].split("; ")
+    assert start.startswith(f"{better} leads by macro-F1 (0.")
+    beginning = f"no difference shown between it and the second, {other}, on 700 images of val: +"
+    assert end.startswith(beginning)
+    run_id = told["run_id"]
+    rows = table(read(run_id, "comparison.md"), "Classes of val")
+    assert ["disgust", "100", "0.000", "0.000"] in rows
+    note = MlflowClient().get_run(run_id).data.tags["mlflow.note.content"]
+    counts = ", ".join(f"{name} 100" for name in FER_CLASSES)
+    assert f"\nImages of val: {counts}\n" in note
+
+
+def test_lines_fit_the_terminal(
+    two_rates: tuple[list[str], list[str]], fer: Fer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fer("compare").out
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    # 80 columns hold both models side by side, 50 do not.
+    for width, indent in ((80, ""), (50, "  ")):
+        monkeypatch.setenv("COLUMNS", str(width))
+        outcome = fer("compare")
+        lines = [line for line in outcome.out.splitlines() if "http" not in line]
+        assert max(map(len, lines)) <= width
+        assert " ".join(outcome.out.split()).startswith(whole.splitlines()[0])
+        assert re.search(rf"^{indent}val accuracy +\d", outcome.out, re.M)
 
 
 def test_of_models_with_one_seed_the_newest_is_pooled(
@@ -229,6 +333,8 @@ def test_models_whose_training_run_is_gone_are_still_compared(
     outcome = fer("compare")
     assert outcome.exit_code == 0, outcome.err
     assert "vgg16 train baseline s2 is better than vgg16 train baseline s0" in outcome.out
+    text = mlflow.artifacts.load_text(f"runs:/{outcome.done()}/comparison.md")
+    assert f" | train {gone[:8]} (deleted) |" in text
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_stars_mark_scores_on_val_and_none_on_test(job: Job) -> None:
     stored = json.loads(text)
     rows = [dict(zip(stored["columns"], row, strict=True)) for row in stored["data"]]
     assert rows
-    scores = ("accuracy", "macro-F1", "clean accuracy", "clean macro-F1")
+    scores = ("accuracy", "macro-F1", "leak-free accuracy", "leak-free macro-F1")
     for row in rows:
         starred = {name for name, cell in row.items() if str(cell).endswith("*")}
         assert starred == {f"val {score}" for score in scores}
@@ -268,6 +268,24 @@ def test_predict_gives_the_champions_probabilities(job: Job, fer: Fer, tmp_path:
     assert fer("predict", folder / "0.png").out.splitlines()[0].split()[:3] == [
         "file", "predicted", "angry",
     ]  # fmt: skip
+
+
+def test_the_note_of_main_is_the_verdict_a_table_of_its_models_and_what_was_registered(
+    job: Job,
+) -> None:
+    metrics = run_of(job, "evaluate").data.metrics
+    verdict, table, registered = run_of(job, "main").data.tags["mlflow.note.content"].split("\n\n")
+    assert verdict == (
+        f"tiny finetune demo s0 is the only model: macro-F1 ({metrics['val/macro_f1']:.3f} on "
+        f"{metrics['val/images']:.0f} images of val)"
+    )
+    scores = ("val/accuracy", "val/macro_f1", "test/accuracy", "test/macro_f1")
+    assert table.splitlines() == [
+        "| model | val accuracy | val macro-F1 | test accuracy | test macro-F1 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        f"| tiny | {' | '.join(f'{metrics[score]:.3f}' for score in scores)} |",
+    ]
+    assert registered.startswith("tiny finetune demo s0 is version 1 of emotion-synthetic")
 
 
 def test_predict_names_files_that_are_no_images(job: Job, fer: Fer, tmp_path: Path) -> None:

@@ -398,21 +398,38 @@ def model_row(written: Written, number: int) -> list[str]:
     ]
 
 
+HEADER = (
+    "model",
+    "val accuracy", "val macro-F1", "val leak-free images", "val leak-free accuracy",
+    "val leak-free macro-F1", "val ECE",
+)  # fmt: skip
+
+
 def test_tables_of_a_comparison(written: Written) -> None:
     expected = [model_row(written, number) for number in RANKED]
     markdown = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text(written.compare, "comparison.md").splitlines()
-        if line.startswith("| vgg16 train baseline s")
+        if line.startswith("| ")
     ]
     stored = json.loads(text(written.compare, "comparison.json"))
     page = Cells(text(written.compare, "comparison.html"))
-    for rows in (markdown, stored["data"], page.tables[0][1:]):
-        assert [row[:7] for row in rows] == expected
-        assert [row[7:13] for row in rows] == [["–"] * 6] * 3
+    assert [row[:7] for row in stored["data"]] == expected
+    assert [row[7:13] for row in stored["data"]] == [["–"] * 6] * 3
+    # People read a column per model, without what no model has.
+    turned = [["score", *(row[0] for row in expected)]] + [
+        [head, *cells]
+        for head, *cells in zip(HEADER[1:7], *(row[1:] for row in expected), strict=True)
+    ]
+    heads = [head for head, *_ in turned] + ["images/s", "MB", "training run", "evaluation run"]
+    for rows in (markdown, page.tables[0]):
+        assert rows[0] == turned[0]
+        kept = [row for row in rows[: len(heads) + 1] if row[0] in heads]
+        assert [row[0] for row in kept] == heads
+        assert kept[: len(turned)] == turned
     note = MlflowClient().get_run(written.compare).data.tags["mlflow.note.content"]
-    for row in expected:
-        assert " | ".join(row) in note
+    for row in turned:
+        assert f"| {' | '.join(row)} |" in note
     logged = metrics(written.compare)
     assert logged["models"] == 3
     assert logged["best/val_macro_f1"] == pytest.approx(written.said(2).scores["macro_f1"])
@@ -440,14 +457,62 @@ def test_seeds_pooled(written: Written) -> None:
     ]
     row = ["vgg16 train baseline", "0, 1, 2", "val", *cells]
     assert "| " + " | ".join(row) + " |" in text(written.compare, "comparison.md")
-    assert row in Cells(text(written.compare, "comparison.html")).tables[1]
+    assert row in Cells(text(written.compare, "comparison.html")).tables[2]
     assert re.search(" +".join(map(re.escape, row)), written.printed["compare"])
+
+
+def test_the_winner_of_a_comparison(written: Written) -> None:
+    [row] = [
+        row
+        for row in csv.DictReader(io.StringIO(text(written.compare, "val_pairs.csv")))
+        if (row["first"], row["second"]) == (written.label(2), written.label(1))
+    ]
+    best = written.clean(2)
+    expected = (
+        f"{written.label(2)} leads by macro-F1 ({best.scores['macro_f1']:.3f} on 630 of 700 images "
+        "of val that it was not trained on); it is shown to be better than the second, "
+        f"{written.label(1)}, on 630 of 700 images of val: by # points (95 % interval # to #), "
+        "p below 0.001 (corrected for 3 pairs)"
+    )
+    winner = written.printed["compare"].splitlines()[0]
+    points = re.search(r"by ([\d.]+) points \(95 % interval ([\d.]+) to ([\d.]+)\)", winner)
+    assert points is not None
+    for name, shown in zip(("macro-F1 difference", "low", "high"), points.groups(), strict=True):
+        assert float(shown) == pytest.approx(100 * float(row[name]), abs=0.06)
+        expected = expected.replace("#", shown, 1)
+    assert winner == expected
+    assert float(row["p"]) < 0.001
+    note = MlflowClient().get_run(written.compare).data.tags["mlflow.note.content"]
+    for told in (note, text(written.compare, "comparison.md")):
+        assert told.splitlines()[0] == f"**{expected}**"
+    assert f'</h1>\n<p class="lead">{expected}</p>\n' in text(written.compare, "comparison.html")
+
+
+def test_classes_of_a_comparison(written: Written) -> None:
+    said = [written.said(number) for number in RANKED]
+    expected = [
+        ["class", "images", "judging the best two", *map(written.label, RANKED)],
+        *(
+            [
+                name,
+                "100",
+                str(100 - TWINS),
+                *(f"{s.scores[f'per_class/f1_{name}']:.3f}" for s in said),
+            ]
+            for name in NAMES
+        ),
+        ["all images, macro-F1", "700", "630", *(f"{s.scores['macro_f1']:.3f}" for s in said)],
+    ]
+    assert Cells(text(written.compare, "comparison.html")).tables[3] == expected
+    markdown = text(written.compare, "comparison.md")
+    for row in expected:
+        assert f"| {' | '.join(row)} |" in markdown
 
 
 def test_pairs_of_a_comparison(written: Written) -> None:
     rows = list(csv.reader(io.StringIO(text(written.compare, "val_pairs.csv"))))
     page = Cells(text(written.compare, "comparison.html"))
-    assert rows == page.tables[2]
+    assert [row[:-1] for row in rows] == page.tables[4]  # the last column is empty
     pairs = list(combinations(RANKED, 2))
     for row, (one, other) in zip(rows[1:], pairs, strict=True):
         # The images that neither was trained on.
