@@ -87,13 +87,14 @@ def _epoch(feed: Any, prepared: PreparedDataset, config: Config) -> float:
     from fer_experiments.training.optimizers import LoopConfig
 
     seconds: list[float] = []
-    batches = [
+    train, val = (
         Batches(views, prepared.split(split)[1], classes=7, batch_size=32, seed=seed)
         for split, views, seed in (("train", feed.train, 0), ("val", feed.val, None))
-    ]
+    )
     fit(
         feed.model,
-        *batches,
+        train,
+        val,
         LoopConfig(learning_rate=config.head_training.learning_rate, epochs=5, keep_epoch="last"),
         first_epoch=1,
         log=lambda record: seconds.append(record["seconds"]),

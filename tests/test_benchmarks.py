@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,11 +33,11 @@ NAMES = {
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, dict[str, object]]:
+def rows() -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads(RESULTS.read_text())}
 
 
-def test_what_was_measured_is_known_and_whole(rows: dict[str, dict[str, object]]) -> None:
+def test_what_was_measured_is_known_and_whole(rows: dict[str, dict[str, Any]]) -> None:
     assert set(rows) == NAMES
     for row in rows.values():
         assert list(row) == ["name", "ours", "reference", "ratio", "unit", "note"]
@@ -173,10 +174,8 @@ def test_a_run_that_fer_made_is_taken_up_by_its_evaluation(job: Job, tmp_path: P
     from mlflow.tracking import MlflowClient
 
     out = tmp_path / "taken.jsonl"
-    done = CliRunner().invoke(
-        recipes.main,
-        ["take", job.runs["evaluate"], "--changed", "epochs=2;finetune_epochs=1", "--out", out],
-    )
+    given = ["--changed", "epochs=2;finetune_epochs=1", "--out", str(out)]
+    done = CliRunner().invoke(recipes.main, ["take", job.runs["evaluate"], *given])
     assert done.exit_code == 0, done.output
     [line] = (json.loads(text) for text in out.read_text().splitlines())
     assert (line["recipe"], line["backbone"]) == ("demo", "tiny")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from .conftest import Job, process_environment
@@ -138,7 +139,7 @@ def test_closed_output_is_no_error(empty_store: Path) -> None:
     assert [run.info.status for run in runs()] == ["FINISHED"]
 
 
-def runs() -> list:
+def runs() -> list[Run]:
     """The experiment's runs, newest first."""
     client = MlflowClient()
     return list(client.search_runs([client.get_experiment_by_name("fer2013").experiment_id]))

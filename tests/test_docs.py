@@ -70,7 +70,8 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     found: list[Block] = []
     opened: tuple[int, str] | None = None
-    remark, code = "", []
+    remark = ""
+    code: list[str] = []
     for number, line in enumerate(page.read_text().splitlines(), 1):
         if opened is not None:
             if line == "```":

@@ -32,7 +32,10 @@ class Change:
 class _Visitor(MutationVisitor):
     """mutmut leaves decorated functions out, since it copies functions; here nothing is copied."""
 
-    METADATA_DEPENDENCIES = (*MutationVisitor.METADATA_DEPENDENCIES, ParentNodeProvider)
+    METADATA_DEPENDENCIES = (  # type: ignore[assignment]  # mutmut's own are exactly two
+        *MutationVisitor.METADATA_DEPENDENCIES,
+        ParentNodeProvider,
+    )
 
     def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
         if isinstance(node, cst.FunctionDef) and node.decorators:
@@ -74,7 +77,9 @@ class File:
             seen[content] += 1
             if number not in chosen:
                 continue
-            code = self._module.deep_replace(mutation.original_node, mutation.mutated_node).code
+            changed = self._module.deep_replace(mutation.original_node, mutation.mutated_node)
+            assert isinstance(changed, cst.Module)
+            code = changed.code
             before, after = _differing_lines(self._module.code, code)
             told = f"{self._name}\n{content}\n{seen[content]}\n{after}"
             yield Change(
@@ -120,6 +125,7 @@ def _differing_lines(before: str, after: str) -> tuple[str, str]:
     end = 0
     while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
         end += 1
-    return (
+    first, second = (
         " ".join(line.strip() for line in lines[start : len(lines) - end]) for lines in (old, new)
     )
+    return first, second

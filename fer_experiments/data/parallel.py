@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 def in_order(
     start: Callable[[], Callable[[Task], Result]], tasks: Iterable[Task], *, helpers: bool
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """What the tasks come to, in their order.
 
     Processes and not threads: Pillow and the parsing of numbers hold the interpreter's lock, and

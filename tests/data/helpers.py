@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def write_csv(
     return path
 
 
-def read(path: Path | str, rule: PixelRule | None = None, **options: object) -> LabelledImages:
+def read(path: Path | str, rule: PixelRule | None = None, **options: Any) -> LabelledImages:
     """What the source at `path` holds."""
     config = DataConfig(dataset=str(path), **options)
     source = open_source(

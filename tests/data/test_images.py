@@ -15,11 +15,10 @@ from fer_experiments.data.images import (
     pixel_hash,
     pixel_hashes,
     refuse_bad,
-    summarize,
     to_pixels,
     white_of,
 )
-from fer_experiments.errors import DataError
+from fer_experiments.errors import DataError, summarize
 
 from .helpers import encode, read, says, write_folder
 
@@ -40,7 +39,7 @@ def converted(mode, kind="PNG", picture=RAMP, **options):
 def test_plain_grey_comes_through_unchanged(kind):
     decoded = decode(encode(GREY, kind))
     np.testing.assert_array_equal(decoded.grey, GREY)
-    assert (decoded.grey.dtype, decoded.kind, decoded.white) == (np.uint8, "byte", 255)
+    assert (decoded.grey.dtype, decoded.kind, decoded.white) == (np.dtype(np.uint8), "byte", 255)
     assert not decoded.colour_converted
 
 
@@ -127,6 +126,7 @@ def test_sixteen_bits_are_decoded_as_they_are(kind):
 def test_what_pgm_says_is_white_is_white(plain):
     values = RAMP.astype(int) * 1000 // 255
     decoded = decode(pgm(values, 1000, plain=plain))
+    assert decoded.white is not None
     pixels = to_pixels(decoded.grey, size=48, white=decoded.white)
     assert np.abs(pixels.astype(int) - RAMP).max() <= 1
     assert decode(pgm(values, 65535, plain=plain)).white is None
@@ -188,8 +188,11 @@ def test_the_brightest_value_of_a_data_set_says_what_is_white(file, white, tmp_p
 
 
 def test_each_kind_of_number_has_its_own_white(tmp_path):
-    files = [GREY, GREY.astype(np.uint16) * 16, encode(GREY.astype(np.float32) / 255, "TIFF")]
-    files = [file if isinstance(file, bytes) else encode(file) for file in files]
+    files = [
+        encode(GREY),
+        encode(GREY.astype(np.uint16) * 16),
+        encode(GREY.astype(np.float32) / 255, "TIFF"),
+    ]
     data = pets(tmp_path / "pets", files)
     assert np.abs(data.images.astype(int) - GREY).max() <= 1
     assert data.rule.white == {"integer": 4095, "float": 1}
@@ -255,14 +258,16 @@ def wide_picture():
 def test_the_central_square_is_scaled_bilinearly(turned):
     wide = wide_picture()
     square = wide[:, 32:128].T if turned else wide[:, 32:128]
-    expected = Image.fromarray(np.ascontiguousarray(square)).resize((48, 48), Image.BILINEAR)
+    expected = Image.fromarray(np.ascontiguousarray(square)).resize(
+        (48, 48), Image.Resampling.BILINEAR
+    )
     pixels = to_pixels(wide.T if turned else wide, size=48)
     np.testing.assert_array_equal(pixels, np.asarray(expected))
 
 
 def test_models_of_older_versions_see_all_of_an_image():
     wide = wide_picture()
-    expected = Image.fromarray(wide).resize((48, 48), Image.BILINEAR)
+    expected = Image.fromarray(wide).resize((48, 48), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(to_pixels(wide, size=48, crop="squash"), np.asarray(expected))
 
 
@@ -270,7 +275,7 @@ def test_models_of_older_versions_see_all_of_an_image():
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float32])
 def test_any_shape_becomes_a_square_of_the_size(shape, kind):
     pixels = to_pixels(np.full(shape, 77, kind), size=48, white=255)
-    assert (pixels.shape, pixels.dtype, set(pixels.ravel())) == ((48, 48), np.uint8, {77})
+    assert (pixels.shape, pixels.dtype, set(pixels.ravel())) == ((48, 48), np.dtype(np.uint8), {77})
 
 
 def test_what_has_the_size_stays_as_it_is():
@@ -305,10 +310,16 @@ def test_the_hash_tells_shapes_and_values_apart():
     flat = np.zeros((4, 9), np.uint8)
     brighter = flat.copy()
     brighter[3, 8] = 1
-    different = [flat, flat.reshape(9, 4), flat.reshape(6, 6), brighter, flat.astype(np.float32)]
+    different: list[np.ndarray] = [
+        flat,
+        flat.reshape(9, 4),
+        flat.reshape(6, 6),
+        brighter,
+        flat.astype(np.float32),
+    ]
     assert len({pixel_hash(values) for values in different}) == len(different)
     assert {len(pixel_hash(values)) for values in different} == {16}
-    same = [GREY, GREY.astype(np.uint16), GREY.astype(np.int32), GREY.T.copy().T]
+    same: list[np.ndarray] = [GREY, GREY.astype(np.uint16), GREY.astype(np.int32), GREY.T.copy().T]
     assert len({pixel_hash(values) for values in same}) == 1
 
 
@@ -368,7 +379,7 @@ def test_any_damage_is_a_bad_image_or_an_image():
 
 def test_conversions_are_counted(tmp_path):
     colour = encode(Image.new("RGB", (48, 48), "red"))
-    files = {
+    files: dict[str, np.ndarray | bytes] = {
         "cats/1.png": GREY,
         "cats/2.png": colour,
         "cats/3.jpg": encode(Image.new("CMYK", (60, 60)), "JPEG"),

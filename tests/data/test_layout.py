@@ -4,6 +4,7 @@ import importlib.util
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,6 +297,8 @@ def test_given_without_parts_is_refused():
 
 def drawn(shared, kind, target):
     found = importlib.util.spec_from_file_location("draw", shared / "cases" / "draw.py")
+    assert found is not None
+    assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     module.layout(kind, target, 210)
@@ -365,10 +368,11 @@ def test_options_that_change_the_reading_change_the_key(home, tmp_path):
     for path in paths("{c}/s1/{i}.pgm", "{c}/s2/{i}.pgm"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(layouts.pgm(int(path.rsplit("/", 1)[1][:-4])))
+    nothing_and_drop: tuple[dict[str, Any], ...] = ({}, {"on_empty_class": "drop"})
     keys = {
         plan(DataConfig(dataset=str(root), class_level=level, **more)).key
         for level in (1, 2)
-        for more in ({}, {"on_empty_class": "drop"})
+        for more in nothing_and_drop
     }
     assert len(keys) == 2  # nothing is empty, so that option changes nothing
 

@@ -10,18 +10,21 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 
 from fer_experiments.config import DataConfig
 from fer_experiments.data import prepared, storage
+from fer_experiments.data.dataset import open_prepared
 from fer_experiments.data.images import FER_CLASSES, PixelRule, pixel_hash, pixel_hashes, to_pixels
 from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import DataError, UsageError
 
 from .helpers import csv_rows, encode, noise, pictures, says, write_csv, write_folder, write_zip
 
+Found = TypeVar("Found")
 FILES = pictures()
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -38,6 +41,11 @@ def config(path, **options):
 
 def lookup(asked):
     return prepared.plan(asked).found()
+
+
+def present(found: Found | None) -> Found:
+    assert found is not None
+    return found
 
 
 def folders(home):
@@ -161,14 +169,14 @@ def test_a_changed_source_is_read_again(faces):
 def test_lookup_finds_only_what_was_prepared(faces):
     assert lookup(config(faces)) is None
     made = prepare(config(faces))
-    assert lookup(config(faces)).folder == made.folder
+    assert present(lookup(config(faces))).folder == made.folder
     assert lookup(config(faces, limit=7)) is None
 
 
 def test_by_fingerprint_needs_no_source(faces):
     made = prepare(config(faces))
     shutil.rmtree(faces)
-    assert prepared.by_fingerprint(made.fingerprint).folder == made.folder
+    assert present(prepared.by_fingerprint(made.fingerprint)).folder == made.folder
     assert prepared.by_fingerprint("0" * 64) is None
     assert prepared.by_fingerprint(made.fingerprint[:16] + "0" * 48) is None
 
@@ -327,13 +335,13 @@ def test_the_case_book(kind, shared, tmp_path):
 def test_hashes_are_those_of_the_images(faces):
     data = prepare(config(faces))
     expected = [pixel_hash(FILES[name]) for name in data.ids]
-    assert [row.tobytes() for row in data.hashes] == expected
+    assert [row.tobytes() for row in present(data.hashes)] == expected
 
 
 def test_csv_and_drawn_faces_have_hashes_too(tmp_path):
     table = prepare(config(write_csv(tmp_path / "fer2013.csv", csv_rows(FILES)), image_size=24))
     pixels = {pixel_hash(picture) for picture in FILES.values()}
-    assert {row.tobytes() for row in table.hashes} == pixels
+    assert {row.tobytes() for row in present(table.hashes)} == pixels
     drawn = prepare(DataConfig(dataset="synthetic", synthetic_count=210))
     np.testing.assert_array_equal(drawn.hashes, pixel_hashes(drawn.images))
 
@@ -373,7 +381,7 @@ def prepared_by_older_version(home, faces, shape):
     shutil.rmtree(home / "sources")
     (home / "sources").mkdir()
     (home / "sources" / OLDER_KEYS[shape]).write_text(data.folder.name)
-    return prepared.open_prepared(data.folder)
+    return open_prepared(data.folder)
 
 
 @pytest.mark.parametrize("shape", OLDER_KEYS)
@@ -384,7 +392,7 @@ def test_older_data_are_found_by_their_fingerprint(shape, tmp_path, home):
     assert older.crop == ("central_square" if shape == (16, 16) else "squash")
     assert older.suits(PixelRule(crop="squash"))
     assert older.white == {}
-    assert prepared.by_fingerprint(older.fingerprint).folder == older.folder
+    assert present(prepared.by_fingerprint(older.fingerprint)).folder == older.folder
 
 
 def test_older_data_that_were_not_altered_are_found_by_their_source(tmp_path, home):
@@ -414,7 +422,7 @@ def test_older_data_that_were_resized_get_hashes_when_prepared_again(tmp_path, h
     assert older.hashes is None
     data = prepare(config(faces, **OLDER))
     assert (data.folder, data.manifest["format"]) == (older.folder, 2)
-    assert (data.crop, len(data.hashes)) == ("central_square", 10)
+    assert (data.crop, len(present(data.hashes))) == ("central_square", 10)
     assert not half_written(home)
 
 
@@ -437,13 +445,13 @@ def test_each_request_is_told_as_it_was_asked(faces, tmp_path, home):
 
 
 def test_by_its_fingerprint_it_is_told_as_the_request_asked(faces, tmp_path):
-    there = write_folder(tmp_path / "there", FILES)
+    other = write_folder(tmp_path / "there", FILES)
     fingerprint = prepare(config(faces)).fingerprint
-    prepare(config(there, leaks="drop"))
-    for path, leaks in ((faces, "keep"), (there, "drop")):
-        told = prepared.by_fingerprint(fingerprint, config(path, leaks=leaks)).manifest
+    prepare(config(other, leaks="drop"))
+    for path, leaks in ((faces, "keep"), (other, "drop")):
+        told = present(prepared.by_fingerprint(fingerprint, config(path, leaks=leaks))).manifest
         assert (told["source"]["dataset"], told["leaks"]) == (str(path), leaks)
-    told = prepared.by_fingerprint(fingerprint, config(there)).manifest  # never asked for
+    told = present(prepared.by_fingerprint(fingerprint, config(other))).manifest  # never asked for
     assert (told["source"]["dataset"], told["leaks"]) == (str(faces), "keep")
 
 
@@ -489,7 +497,7 @@ def test_damage_is_noticed_and_mended(damage, faces, home):
     whole = bytes_of(first.folder)
     damage(first.folder)
     with pytest.raises(DataError) as caught:
-        prepared.open_prepared(first.folder)
+        open_prepared(first.folder)
     says(caught, "Expected a whole prepared dataset", first.folder, "run prepare again")
     assert prepared.by_fingerprint(first.fingerprint) is None
     assert lookup(config(faces)) is None
@@ -501,7 +509,7 @@ def test_damage_is_noticed_and_mended(damage, faces, home):
 def test_other_hashes_are_noticed_and_mended(faces):
     first = prepare(config(faces))
     whole = bytes_of(first.folder)
-    np.save(first.folder / "hashes.npy", np.roll(first.hashes, 1, axis=0))
+    np.save(first.folder / "hashes.npy", np.roll(present(first.hashes), 1, axis=0))
     assert prepared.by_fingerprint(first.fingerprint) is None
     assert bytes_of(prepare(config(faces)).folder) == whole
 

@@ -1,5 +1,7 @@
 """A request for prepared data finds what the same request made, and never what another one made."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,8 @@ from fer_experiments.errors import DataError
 from .helpers import pictures, write_folder
 
 FILES = pictures({"Training": 10, "PublicTest": 2, "PrivateTest": 2})
-FIRST = {"split": "official"}
-HELD_OUT = {"split": "holdout"}
+FIRST: dict[str, Any] = {"split": "official"}
+HELD_OUT: dict[str, Any] = {"split": "holdout"}
 pytestmark = pytest.mark.usefixtures("home")
 
 
@@ -65,7 +67,7 @@ def test_another_source_has_data_of_its_own(faces, tmp_path):
 
 def test_what_was_skipped_for_one_request_is_refused_for_another(faces):
     (faces / "train" / "sad" / "Training_900001.png").write_bytes(b"no image")
-    asked = {"dataset": str(faces), **FIRST}
+    asked: dict[str, Any] = {"dataset": str(faces), **FIRST}
     assert prepare(DataConfig(**asked, on_bad_image="skip")).size("train") == 70
     with pytest.raises(DataError, match="Training_900001"):
         prepare(DataConfig(**asked, on_bad_image="refuse"))
@@ -81,7 +83,7 @@ def test_another_way_to_pixels_has_data_of_its_own(tmp_path):
 
 
 def test_drawn_faces_follow_from_count_and_seed():
-    asked = {"dataset": "synthetic", "synthetic_count": 70}
+    asked: dict[str, Any] = {"dataset": "synthetic", "synthetic_count": 70}
     first = prepare(DataConfig(**asked))
     for change in ({"synthetic_count": 77}, {"data_seed": 1}):
         assert prepare(DataConfig(**asked | change)).fingerprint != first.fingerprint
@@ -96,7 +98,10 @@ def test_another_level_of_classes_has_data_of_its_own(tmp_path):
         for emotion in ("happy", "sad")
         for number in range(12)
     }
-    asked = {"dataset": str(write_folder(tmp_path / "people", files)), "split": "holdout"}
+    asked: dict[str, Any] = {
+        "dataset": str(write_folder(tmp_path / "people", files)),
+        "split": "holdout",
+    }
     people = prepare(DataConfig(**asked, class_level=1))
     emotions = prepare(DataConfig(**asked, class_level=2))
     assert people.class_names == ("anna", "ben")
@@ -106,7 +111,7 @@ def test_another_level_of_classes_has_data_of_its_own(tmp_path):
 
 def test_a_class_that_was_dropped_for_one_request_is_refused_for_another(faces):
     (faces / "train" / "bored").mkdir()
-    asked = {"dataset": str(faces), "split": "holdout"}
+    asked: dict[str, Any] = {"dataset": str(faces), "split": "holdout"}
     assert "bored" not in prepare(DataConfig(**asked, on_empty_class="drop")).class_names
     with pytest.raises(DataError, match="bored"):
         prepare(DataConfig(**asked, on_empty_class="refuse"))

@@ -58,11 +58,11 @@ def bad_row_reason(path):
     [
         lambda folder: write_folder(folder / "faces", FILES),
         lambda folder: write_folder(folder / "faces", {f"fer/{k}": v for k, v in FILES.items()}),
-        lambda folder: write_folder(folder / "faces", FILES | JUNK),
+        lambda folder: write_folder(folder / "faces", {**FILES, **JUNK}),
         lambda folder: write_zip(folder / "archive.zip", FILES),
         lambda folder: write_zip(folder / "archive.zip", FILES, top="fer2013/data/"),
         lambda folder: write_zip(folder / "archive.zip", FILES, top="./"),
-        lambda folder: write_zip(folder / "archive.zip", FILES | JUNK),
+        lambda folder: write_zip(folder / "archive.zip", {**FILES, **JUNK}),
         lambda folder: write_zip(folder / "archive", FILES),
         lambda folder: write_csv(folder / "fer2013.csv", csv_rows(FILES)),
     ],
@@ -211,7 +211,7 @@ def test_a_class_only_in_test(tmp_path):
 
 # Bad files
 
-BROKEN = {
+BROKEN: dict[str, tuple[bytes, *tuple[str, ...]]] = {
     "train/angry/Training_900001.png": (b"", "empty file"),
     "train/fear/Training_900002.png": (b"<html>not found</html>", "not an image"),
     "train/sad/Training_900003.jpg": (
@@ -219,7 +219,10 @@ BROKEN = {
     ),
     "test/sad/PublicTest_900004.png": (encode(FILES["train/sad/Training_000026.png"])[:900],),
 }
-WITH_BROKEN = FILES | {path: what[0] for path, what in BROKEN.items()}
+WITH_BROKEN: dict[str, np.ndarray | bytes] = {
+    **FILES,
+    **{path: what[0] for path, what in BROKEN.items()},
+}
 
 
 def test_bad_files_are_refused_with_their_number_and_names(tmp_path):

@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,8 +87,8 @@ def test_wilson_is_statsmodels(right: int, images: int) -> None:
 
 def test_accuracy_has_mcnemars_test() -> None:
     labels, [first, second] = models(np.random.default_rng(4), FER, 2.6, 2.5)
-    right = [(p.argmax(axis=1) == labels).astype(int) for p in (first, second)]
-    table = np.histogram2d(*right, bins=2)[0]
+    one, other = ((p.argmax(axis=1) == labels).astype(int) for p in (first, second))
+    table = np.histogram2d(one, other, bins=2)[0]
     expected = contingency_tables.mcnemar(table, exact=False, correction=False).pvalue
     found = compare(labels, first, second, classes=C).differences["accuracy"]
     assert found.p == pytest.approx(expected, rel=0.02)
@@ -115,10 +116,10 @@ def test_several_comparisons_are_corrected_as_by_statsmodels(p: list[float]) -> 
         assert (found.p == 1) or (found.low > 0 or found.high < 0) == (found.p < 0.05)
         assert found.high - found.low >= one.high - one.low
         assert found.value == one.value
-    for one, found in zip(alone.recall, among.recall, strict=True):
-        assert one is not None
-        assert found is not None
-        assert found.p == pytest.approx(min(1, several * one.p)) or one.p == 1
+    for before, after in zip(alone.recall, among.recall, strict=True):
+        assert before is not None
+        assert after is not None
+        assert after.p == pytest.approx(min(1, several * before.p)) or before.p == 1
 
 
 def test_log_losses_are_scikit_learns() -> None:
@@ -212,7 +213,7 @@ def coverage(share: np.ndarray, support: np.ndarray, draws: int) -> dict[str, fl
     for _ in range(draws):
         confusion = np.stack([rng.multinomial(*row) for row in zip(support, share, strict=True)])
         for name, found in intervals(confusion, resamples=500).items():
-            hits[name] += found.low <= truth[name] <= found.high
+            hits[name] += int(found.low <= truth[name] <= found.high)
     return {name: 100 * hits[name] / draws for name in SCORES}
 
 
@@ -325,7 +326,7 @@ def test_p_is_not_bounded_by_a_number_of_resamples() -> None:
 
 
 def test_the_gate_is_corrected_for_the_candidates_that_were_looked_at() -> None:
-    asked = {"classes": C, "metric": "macro_f1"}
+    asked: dict[str, Any] = {"classes": C, "metric": "macro_f1"}
     alone = superiority(LABELS, FIRST, SECOND, **asked, candidates=1)
     assert alone == compare(LABELS, FIRST, SECOND, classes=C).differences["macro_f1"]
     among = superiority(LABELS, FIRST, SECOND, **asked, candidates=10)

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -87,7 +88,7 @@ def options() -> Iterator[Case]:
         yield from _option("register", spec, ())
 
 
-def _option(command: str, spec: Field, before: tuple[str, ...]) -> Iterator[Case]:
+def _option(command: str, spec: Field[Any], before: tuple[str, ...]) -> Iterator[Case]:
     kind = str(spec.type).removesuffix(" | None")
     kind = "choice" if "choices" in spec.metadata else spec.name if kind == "str" else kind
     values = ODD | WRONG[kind]

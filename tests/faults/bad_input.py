@@ -268,7 +268,7 @@ def run(folder: Path, *, quick: bool) -> Result:
     log.write_text("")
     tried = 0
     failures: dict[str, str] = {}
-    skip = -1
+    skip: int | None = -1
     while skip is not None:
         for message in _process(folder, quick=quick, skip=max(skip, 0)):
             with log.open("a") as file:

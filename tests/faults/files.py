@@ -164,7 +164,7 @@ def weights_file(path: Path, *, without: str = "", wrong: str = "", dtype: str =
     """Weights of the tiny backbone by layer name, one layer left out or of another shape."""
     import h5py
 
-    shapes = {
+    shapes: dict[str, list[tuple[int, ...]]] = {
         "block1_conv": [(3, 3, 3, 8)],
         "block1_bn": [(8,)] * 4,
         "block2_0_conv": [(1, 1, 8, 16), (16,)],

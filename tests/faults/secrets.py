@@ -99,9 +99,9 @@ def run(folder: Path, *, quick: bool) -> Result:
     found: dict[str, str] = {}
     for place in plants.leaks(printed):
         found.setdefault(place, "what was printed")
-    for path in _written(folder):
-        for place in plants.leaks(path.read_bytes() + str(path).encode()):
-            found.setdefault(place, str(path.relative_to(folder)))
+    for file in _written(folder):
+        for place in plants.leaks(file.read_bytes() + str(file).encode()):
+            found.setdefault(place, str(file.relative_to(folder)))
     note = "; ".join(f"{place} found in {where}" for place, where in found.items())
     return Result(
         name="secrets",

@@ -272,8 +272,9 @@ def _all_hold(found: Sequence[Pair], truths: Sequence[Mapping[str, np.ndarray]])
         for score in ("macro_f1", "accuracy"):
             d = pair.comparison.differences[score]
             hold[score] &= d.low <= one[score] - other[score] <= d.high
-        for d, truth in zip(pair.comparison.recall, one["recall"] - other["recall"], strict=True):
-            hold["recall"] &= d is None or d.low <= truth <= d.high
+        true_differences = one["recall"] - other["recall"]
+        for of_class, truth in zip(pair.comparison.recall, true_differences, strict=True):
+            hold["recall"] &= of_class is None or of_class.low <= truth <= of_class.high
     return {score: int(value) for score, value in hold.items()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from fer_experiments.models.augmentation import build_layers
 from fer_experiments.models.crops import Crop
 
 GREY = np.full((200, 48, 48, 1), 100.0, dtype=np.float32)
+OFF: dict[str, Any] = {"rotation": 0.0, "shift": 0.0, "flip": False}
 # Of a grey image, brightness gives one grey level, erasing leaves most pixels as they were.
-TWO = {"rotation": 0.0, "shift": 0.0, "flip": False, "brightness": 0.3, "erasing": 1.0}
+TWO = {**OFF, "brightness": 0.3, "erasing": 1.0}
 
 
 def changed(num_ops: int, *, seed: int = 0) -> np.ndarray:
@@ -50,8 +53,7 @@ def moved(seed: int = 0, **changes: float) -> np.ndarray:
     """A vertical edge (left black, right white) after the moves, (N, H, W)."""
     edge = np.zeros((100, 48, 48, 1), dtype=np.float32)
     edge[:, :, 24:] = 255
-    off = {"rotation": 0.0, "shift": 0.0, "flip": False}
-    for layer in build_layers(AugmentationConfig(**(off | changes)), seed=seed):
+    for layer in build_layers(AugmentationConfig(**(OFF | changes)), seed=seed):
         edge = layer(edge, training=True)
     return keras.ops.convert_to_numpy(edge)[..., 0]
 
@@ -85,7 +87,7 @@ def test_a_zoom_keeps_the_middle_and_makes_the_image_larger_or_smaller() -> None
 
 
 def test_moves_are_one_change_unless_each_image_gets_some_of_them() -> None:
-    moves = {"rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": False}
+    moves: dict[str, Any] = {"rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": False}
     assert len(build_layers(AugmentationConfig(**moves), seed=0)) == 1
     assert len(build_layers(AugmentationConfig(**moves, num_ops=3), seed=0)) == 3
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -189,7 +190,7 @@ def test_in_lower_precision_logits_and_probabilities_are_float32() -> None:
 
 def test_models_of_before_whose_logits_are_bfloat16_still_work(tmp_path: Path) -> None:
     """Loaded, taken apart, given a temperature, averaged, trained on."""
-    changes = {"backbone": "tiny", "precision": "mixed_bfloat16", "dropout": 0.0}
+    changes: dict[str, Any] = {"backbone": "tiny", "precision": "mixed_bfloat16", "dropout": 0.0}
     config = build(**changes).get_config()
     [logits] = [layer for layer in config["layers"] if layer["name"] == "logits"]
     logits["config"]["dtype"]["config"]["name"] = "mixed_bfloat16"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +24,7 @@ LAST_FOUR = {
 COMPUTED = ["tiny", "vgg16", pytest.param("resnet50", marks=pytest.mark.slow)]
 
 
-def build(backbone: str = "tiny", **changes: object) -> keras.Model:
+def build(backbone: str = "tiny", **changes: Any) -> keras.Model:
     config = resolve("demo", {"backbone": backbone, "truncate_at": "none", **changes})
     return classifier.build(config.model, image_size=48, classes=7, seed=0)
 
@@ -216,7 +217,7 @@ def test_each_tensor_has_the_digest_that_it_has_alone() -> None:
     ],
     ids=str,
 )
-def test_what_decides_the_values_decides_the_digest(changes: dict[str, object]) -> None:
+def test_what_decides_the_values_decides_the_digest(changes: dict[str, Any]) -> None:
     def digest(model: keras.Model) -> str:
         name = truncation.points(model, truncation.training_layers(model))[0]
         return truncation.digests(model, [name])[0]
@@ -269,16 +270,16 @@ def small_graph(
     ],
     ids=str,
 )
-def test_every_setting_below_the_tensor_decides_the_digest(changes: dict[str, object]) -> None:
-    first, other = small_graph(), small_graph(**changes)  # type: ignore[arg-type]
+def test_every_setting_below_the_tensor_decides_the_digest(changes: dict[str, Any]) -> None:
+    first, other = small_graph(), small_graph(**changes)
     assert truncation.digests(first, ["end"]) != truncation.digests(other, ["end"])
 
 
 @pytest.mark.parametrize(
     "changes", [{"name": "renamed"}, {"initializer": "zeros"}, {"trainable": False}], ids=str
 )
-def test_names_and_what_only_training_looks_at_do_not(changes: dict[str, object]) -> None:
-    first, other = small_graph(), small_graph(**changes)  # type: ignore[arg-type]
+def test_names_and_what_only_training_looks_at_do_not(changes: dict[str, Any]) -> None:
+    first, other = small_graph(), small_graph(**changes)
     assert truncation.digests(first, ["end"]) == truncation.digests(other, ["end"])
 
 

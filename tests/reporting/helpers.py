@@ -1,14 +1,18 @@
 """What every figure must be."""
 
 import io
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 
-def drawn(figure: Figure) -> Figure:
-    """The figure after layout, checked as every caller uses it."""
+def drawn(figure: Figure) -> Any:
+    """The figure after layout, checked as every caller uses it.
+
+    Any: by Matplotlib's types, what it shows may be all that could ever be drawn.
+    """
     assert isinstance(figure, Figure)
     assert 7.5 <= figure.get_figwidth() <= 9
     assert 100 <= figure.dpi <= 120

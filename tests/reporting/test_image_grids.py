@@ -158,9 +158,9 @@ def test_class_names_are_no_formulas():
 
 def test_image_groups_show_the_first_of_each_and_say_how_many_more_there_are():
     groups = [
-        image_grids.Block("Same pixels", IMAGES[:2], ["train angry", "val angry"]),
+        image_grids.Block("Same pixels", list(IMAGES[:2]), ["train angry", "val angry"]),
         image_grids.Block(
-            "Near-duplicates", IMAGES[2:11], [f"train {name}" for name in LONG[:1] * 9]
+            "Near-duplicates", list(IMAGES[2:11]), [f"train {name}" for name in LONG[:1] * 9]
         ),
     ]
     figure = drawn(image_grids.image_groups(groups, title="t"))

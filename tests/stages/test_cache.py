@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import mlflow
@@ -462,7 +463,8 @@ def epoch_of(data: Batches, epoch: int | None = None) -> list[tuple[int, int, in
         data.set_epoch(epoch)
     seen = []
     for i in range(len(data)):
-        (first, second), one_hot = data[i]
+        batch: Any = data[i]
+        (first, second), one_hot = batch
         assert first.dtype == second.dtype == np.float32
         np.testing.assert_array_equal(second[:, 0, 1], -first[:, 0])  # both of one view
         views, images = np.divmod(first[:, 0].astype(int), 100)

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -221,7 +222,7 @@ def test_where_none_passes_the_best_becomes_challenger_and_every_refusal_is_told
 )
 @pytest.mark.slow
 def test_a_star_marks_what_val_has_chosen(
-    fresh_store: Path, tmp_path: Path, fer: Fer, fields: dict[str, object], picked: str
+    fresh_store: Path, tmp_path: Path, fer: Fer, fields: dict[str, Any], picked: str
 ) -> None:
     dataset = write_images(tmp_path / "faces", [0.6, 0.6])
     trained = log_designed(dataset, 0, confidence=0.9, **fields)

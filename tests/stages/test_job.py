@@ -26,7 +26,7 @@ def run_of(job: Job, stage: str) -> Run:
 
 
 def artifacts(run_id: str, path: str | None = None) -> set[str]:
-    found = set()
+    found: set[str] = set()
     for item in MlflowClient().list_artifacts(run_id, path):
         found |= artifacts(run_id, item.path) if item.is_dir else {item.path}
     return found

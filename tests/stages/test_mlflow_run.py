@@ -57,7 +57,7 @@ def client(server: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 def mlflow_run(
     server: str, entry_point: str, *, run_name: str | None = None, **parameters: object
-) -> subprocess.CompletedProcess:
+) -> subprocess.CompletedProcess[str]:
     given = [text for k, v in parameters.items() for text in ("-P", f"{k}={v}")]
     given += ["--run-name", run_name] if run_name else []
     return subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -67,7 +68,7 @@ def test_an_audit_leads_to_training_on_the_same_data(fresh_store: Path, fer: Fer
 def test_options_of_the_data_give_the_same_data_again(recipe: str) -> None:
     changes = {"dataset": "x y", "limit": 7, "val_fraction": 0.3, "on_bad_image": "skip"}
     config = resolve(recipe, changes)
-    options = common.data_options(config)
+    options: dict[str, Any] = common.data_options(config)
     given = {k: v for k, v in options.items() if k != "recipe"}
     assert resolve(options["recipe"], given).data == config.data
     assert set(given) == set(changes)

@@ -596,7 +596,8 @@ def test_numbers_of_the_first_version(written: Written) -> None:
 def test_numbers_of_a_decision(written: Written) -> None:
     best, champion = written.clean(2), written.clean(0)
     logged = metrics(written.register)
-    shown = tuple(logged.pop(f"difference/{name}") for name in ("value", "low", "high", "p"))
+    value, low, high, p = (logged.pop(f"difference/{x}") for x in ("value", "low", "high", "p"))
+    shown = value, low, high, p
     expected = {
         "candidate/val_macro_f1": written.said(2).scores["macro_f1"],
         "candidate/clean/val_macro_f1": best.scores["macro_f1"],

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -145,7 +146,7 @@ def test_data_made_for_another_crop_are_refused(
     from fer_experiments.stages.selection import Meant
 
     wide = wide_copy(plain, tmp_path / "wide")
-    asked = {"dataset": str(wide), "split": "official", "image_size": 16}
+    asked: dict[str, Any] = {"dataset": str(wide), "split": "official", "image_size": 16}
     squashed = prepare(DataConfig(**asked), PixelRule(crop="squash"))
     with pytest.raises(DataError, match=r"crop central_square.*Received: crop squash"):
         evaluate.run(Meant(run_id=model), data=asked, fingerprint=squashed.fingerprint)

@@ -88,11 +88,11 @@ def test_who_answered_is_told_in_every_form(
     expected = (model_uri(champion), f"{NAME}/2", "champion", champion)
     assert all(tuple(line[name] for name in columns) == expected for line in lines)
     # The other version, asked for by its address, and after the alias has moved.
-    _, told = told_to_scripts(fer("predict", files / "a.png", "--model", first, "--json"))
-    assert told["model"]["versions"] == [{"name": NAME, "version": 1, "aliases": []}]
+    _, other = told_to_scripts(fer("predict", files / "a.png", "--model", first, "--json"))
+    assert other["model"]["versions"] == [{"name": NAME, "version": 1, "aliases": []}]
     mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", "1")
-    _, told = told_to_scripts(predict(files / "a.png", "--json"))
-    assert told["model"]["versions"] == [{"name": NAME, "version": 1, "aliases": ["champion"]}]
+    _, moved = told_to_scripts(predict(files / "a.png", "--json"))
+    assert moved["model"]["versions"] == [{"name": NAME, "version": 1, "aliases": ["champion"]}]
 
 
 def test_a_folder_is_read_as_prepare_reads_it(predict: Fer, tmp_path: Path) -> None:

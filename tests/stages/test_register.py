@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mlflow
@@ -161,7 +161,7 @@ def test_an_interval_that_touches_0_may_be_chance(
 def five(fresh_store: Path, tmp_path: Path) -> Callable[[int, float], str]:
     """Logs, by number: a champion right on 60 %, one on 50 %, another on 60 %, one on 75 %, and
     one on 90 % except for disgust, which it never names rightly."""
-    shares = [0.6, 0.5, 0.6, 0.75, {"disgust": 0.0, "else": 0.9}]
+    shares: list[Mapping[str, float] | float] = [0.6, 0.5, 0.6, 0.75, {"disgust": 0.0, "else": 0.9}]
     models = [answers(share, seed=i) for i, share in enumerate(shares)]
     dataset = write_images(tmp_path / "faces", models)
     return lambda row, confidence: log_designed(dataset, row, confidence=confidence)

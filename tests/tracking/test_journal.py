@@ -50,7 +50,7 @@ def journals() -> list[Path]:
     return sorted(Path(os.environ["FER_DATA_HOME"], "runs").glob("[!.]*"))
 
 
-def start(*arguments: str) -> subprocess.Popen:
+def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "fer_experiments", *arguments],
         stdout=subprocess.PIPE,
@@ -60,7 +60,7 @@ def start(*arguments: str) -> subprocess.Popen:
     )
 
 
-def wait_for(process: subprocess.Popen, beginning: str) -> None:
+def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(beginning):
@@ -207,7 +207,7 @@ def test_a_machine_without_mlflow_trains_offline(own_home: Path) -> None:
         "main(sys.argv[1:])"
     )
 
-    def without_mlflow(*arguments: str) -> subprocess.CompletedProcess:
+    def without_mlflow(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", code, "train", *TINY, "--epochs", "1", *arguments],
             capture_output=True,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -397,7 +398,7 @@ def test_a_run_belongs_to_its_store_however_the_address_is_typed(
     (own_home / "link").symlink_to(own_home, target_is_directory=True)
     run_id = ends_with(MemoryError(), epochs=1).info.run_id
     # Of a process that was killed before it reached the store.
-    begun = {"tags": {}, "experiment": "fer2013", "experiment_id": None}
+    begun: dict[str, Any] = {"tags": {}, "experiment": "fer2013", "experiment_id": None}
     nothing: dict[str, None] = dict.fromkeys(("parent", "adopt", "request"))
     Journal.create(
         stage="prepare", name="killed", store=store.address(), **begun, **nothing

@@ -1,5 +1,7 @@
 """What is done to batches: soft labels, mixed images, balanced classes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -90,9 +92,14 @@ def smaller_shares(augmentation: BatchAugmentation) -> np.ndarray:
 
 def test_alpha_is_that_of_the_beta_distribution() -> None:
     """A large one mixes by halves, a small one hardly at all."""
+
+    def mixing(way: str, alpha: float) -> BatchAugmentation:
+        given: dict[str, Any] = {way: alpha}
+        return BatchAugmentation(**given)
+
     for way in ("mixup", "cutmix"):
-        assert np.mean(smaller_shares(BatchAugmentation(**{way: 0.1})) < 0.1) > 0.4
-        assert np.mean(smaller_shares(BatchAugmentation(**{way: 8.0})) > 0.15) > 0.8
+        assert np.mean(smaller_shares(mixing(way, 0.1)) < 0.1) > 0.4
+        assert np.mean(smaller_shares(mixing(way, 8.0)) > 0.15) > 0.8
     # Half the mean absolute difference of two: 1/2 - 1/pi for alpha 1/2.
     assert smaller_shares(BatchAugmentation(mixup=0.5)).mean() == pytest.approx(
         0.5 - 1 / np.pi, abs=0.05
@@ -149,7 +156,8 @@ def test_rare_classes_weigh_more() -> None:
     weights = {}
     total = 0.0
     for i in range(len(data)):
-        _, targets, weight = data[i]
+        batch: Any = data[i]
+        _, targets, weight = batch
         for row, value in zip(targets, weight, strict=True):
             weights[int(row.argmax())] = float(value)
             total += float(value)

@@ -15,7 +15,8 @@ from fer_experiments.models import classifier
 from fer_experiments.models.augmentation import with_augmentation
 from fer_experiments.recipes import resolve
 from fer_experiments.training.batches import BatchAugmentation, Batches
-from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
+from fer_experiments.training.checkpoints import EpochRecord
+from fer_experiments.training.loop import TrainingResult, fit
 from fer_experiments.training.optimizers import LoopConfig
 
 IMAGES, LABELS, _ = draw_faces(count=70, seed=0)
@@ -47,16 +48,17 @@ def train(
             raise CutShortError
 
     pixels = IMAGES[..., None]
-    batches = [
+    train_batches, val_batches = (
         Batches(copies, LABELS, classes=7, batch_size=16, seed=seed, augmentation=own)
         for copies, seed, own in (
             ([[pixels], [pixels[:, :, ::-1]]], 0, augmentation),
             ([[pixels]], None, None),
         )
-    ]
+    )
     result = fit(
         with_augmentation(model, AugmentationConfig(), seed=0).model,
-        *batches,
+        train_batches,
+        val_batches,
         plan,
         first_epoch=1,
         log=log,

@@ -13,7 +13,8 @@ from fer_experiments.models import classifier
 from fer_experiments.models.augmentation import build_layers, with_augmentation
 from fer_experiments.recipes import resolve
 from fer_experiments.training.batches import BatchAugmentation, Batches
-from fer_experiments.training.loop import EpochRecord, TrainingResult, fit
+from fer_experiments.training.checkpoints import EpochRecord
+from fer_experiments.training.loop import TrainingResult, fit
 from fer_experiments.training.optimizers import LoopConfig
 
 IMAGES, LABELS, _ = draw_faces(count=70, seed=0)
@@ -145,7 +146,8 @@ def test_an_epoch_sees_every_image_once_with_its_own_label() -> None:
     assert len(data) == 5
     seen = {}
     for i in range(len(data)):
-        pixels, one_hot = data[i]
+        batch: Any = data[i]
+        pixels, one_hot = batch
         assert pixels.shape[1:] == (48, 48, 1)
         assert pixels.dtype == one_hot.dtype == np.float32
         for image, label in zip(pixels, one_hot.argmax(axis=1), strict=True):
