@@ -51,6 +51,12 @@ def test_the_guide_names_files_that_exist() -> None:
     assert not [path for path in named if not any((place / path).exists() for place in places)]
 
 
+def test_the_guide_links_to_pages_that_exist() -> None:
+    linked = re.findall(r"\]\(([^)#]+)\)", GUIDE)
+    assert len(linked) >= 4
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
 def test_the_guide_names_what_stands_in_those_files() -> None:
     for line in GUIDE.splitlines():
         if not (line.startswith("| `") and ".py`" in line and "NAME.py" not in line):
