@@ -417,7 +417,7 @@ def test_a_model_has_one_colour_in_all_figures_of_a_comparison():
     assert len(set(colours)) == 3
     bars = figures.per_class_f1(reports, title="t").axes[0].containers
     assert [bar[0].get_facecolor()[:3] for bar in bars] == [to_rgb(c) for c in colours]
-    points = figures.headline_scores(reports, title="t").axes[0].containers
+    points = drawn(figures.headline_scores(reports, title="t")).axes[0].containers
     assert [point.lines[0].get_color() for point in points] == [c for c in colours for _ in "12"]
     # The second has no history.
     histories = {label: made_up_history(3) for label in (labels[0], labels[2])}
@@ -428,8 +428,8 @@ def test_a_model_has_one_colour_in_all_figures_of_a_comparison():
         (labels[1], labels[2]): Difference(value=0.1, low=0.05, high=0.15, p=0.01),
         (labels[0], labels[1]): Difference(value=-0.1, low=-0.15, high=-0.05, p=0.01),
     }
-    drawn = figures.differences(rows, score="macro-F1", title="t", models=labels)
-    better = [bars.lines[0].get_color() for bars in drawn.axes[0].containers]
+    figure = drawn(figures.differences(rows, score="macro-F1", title="t", models=labels))
+    better = [bars.lines[0].get_color() for bars in figure.axes[0].containers]
     assert better == [colours[1], colours[1]]
 
 

@@ -141,6 +141,7 @@ def test_tables_of_eight_models_need_no_scrolling_sideways(width, tmp_path):
     file.write_text(
         f"<!DOCTYPE html><body style='margin: 0'>{frame}</iframe>{read}", encoding="utf-8"
     )
+    assert CHROMIUM is not None
     shown = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000",
          "--dump-dom", file.as_uri()],
