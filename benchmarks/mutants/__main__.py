@@ -1,5 +1,7 @@
 """`python -m benchmarks.mutants [--number N] [--seed S] [--only AREA …]`: changes the code, tests.
 
+The quick tests of the area judge; `--again --slow` tries what survived them by the slow ones too.
+
 Goes on from benchmarks/mutants/results.json, which has a verdict for each change that was tried and
 is still the same change; writes docs/results/mutants.md. benchmarks/mutants/notes.json says of
 survivors why they are none, or why they may stay.
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=[a.name for a in AREAS], metavar="AREA")
     parser.add_argument("--again", action="store_true", help="try survivors again")
+    parser.add_argument("--slow", action="store_true", help="by the tests marked slow, too")
     parser.add_argument("--at-once", type=int, default=2, help="copies of the tree that are tested")
     parser.add_argument("--results", type=Path, default=results.RESULTS)
     asked = parser.parse_args()
@@ -36,7 +39,7 @@ def main() -> None:
         if key in keys and (row["killed"] or not asked.again)
     }
     with tempfile.TemporaryDirectory(prefix="fer-mutants-") as folder:
-        judge = Judge(Path(folder), asked.at_once)
+        judge = Judge(Path(folder), asked.at_once, slow=asked.slow)
         for area in AREAS:
             left = [change for change in drawn[area.name] if change.key not in rows]
             if not left or (asked.only and area.name not in asked.only):

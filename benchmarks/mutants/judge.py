@@ -44,7 +44,8 @@ class Verdict:
 class Judge:
     """Copies of the tree in a folder, in which tests run."""
 
-    def __init__(self, folder: Path, copies: int) -> None:
+    def __init__(self, folder: Path, copies: int, *, slow: bool = False) -> None:
+        self._slow = slow
         self._trees = [folder / f"tree{i}" for i in range(copies)]
         for tree in self._trees:
             shutil.rmtree(tree, ignore_errors=True)
@@ -87,7 +88,7 @@ class Judge:
                 assert change is None or isinstance(change, Change)
                 if change is not None:
                     (tree / change.file).write_text(change.code, encoding="utf-8")
-                running[_start(tree, area)] = (tree, change, time.monotonic())
+                running[_start(tree, area, slow=self._slow)] = (tree, change, time.monotonic())
             if not running:
                 return
             for pid, (tree, change, started) in list(running.items()):
@@ -117,7 +118,7 @@ def _import(area: Area) -> None:
         importlib.import_module(name)
 
 
-def _start(tree: Path, area: Area) -> int:
+def _start(tree: Path, area: Area, *, slow: bool) -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -135,7 +136,8 @@ def _start(tree: Path, area: Area) -> int:
         os.environ["PYTHONPATH"] = str(tree)
         import pytest
 
-        options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--tb=no", "-rfE"]
+        options = ["-q", "-x", "-p", "no:cacheprovider", "--tb=no", "-rfE"]
+        options += [] if slow else ["-m", "not slow"]
         # Of what was imported above, some belongs to plugins, which pytest would have rewritten.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         code = int(pytest.main([*options, *(f"tests/{test}" for test in area.tests)]))
