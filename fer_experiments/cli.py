@@ -82,7 +82,7 @@ dataset_option = text_option(
 # Stages that write runs, in the order of the work.
 RUN_STAGES = (
     "main", "prepare", "audit", "train", "finetune", "calibrate", "ensemble", "evaluate",
-    "compare", "register", "promote", "rollback",
+    "compare", "register", "promote", "rollback", "export",
 )  # fmt: skip
 # Those whose runs log a model.
 _WITH_MODEL = ("train", "finetune", "calibrate", "ensemble")
@@ -551,6 +551,58 @@ def predict(
         console.complain(reason)
     if found.bad:
         raise FerError(f"{len(found.bad)} files could not be read: {'; '.join(found.bad[:3])}")
+
+
+@command(
+    "fer export",
+    "fer export --format litert --int8 --out champion.tflite",
+)
+@text_option(
+    "format",
+    "onnx, litert or keras (default onnx)",
+    choices=("onnx", "litert", "keras"),
+    group=DAILY,
+)
+@cloup.option(
+    "--int8",
+    is_flag=True,
+    help="Weights in 8 bits: a quarter of the size; with --format litert.",
+    group=DAILY,
+)
+@text_option("out", "file to write (default: in this folder, named after the model)", group=DAILY)
+@text_option("model", "a model URI such as models:/emotion-fer2013@champion", group=DAILY)
+@champion_of_option
+@text_option(
+    "dataset",
+    "check on val of this data (default: what the model was trained on)",
+    shell_complete=completion.files("kaggle", "synthetic"),
+)
+@experiment_option
+def export(
+    format: str | None,
+    int8: bool,
+    out: str | None,
+    model: str | None,
+    model_name: str | None,
+    dataset: str | None,
+    experiment: str | None,
+) -> Any:
+    """Write the champion, or another model, as one file that other programs read.
+
+    Its probabilities are held against the model's on val: a file that says something else does not
+    stay. Class names and how a photo becomes pixels stand in it.
+    """
+    from fer_experiments.stages import export as stage
+
+    return stage.run(
+        form=format or "onnx",
+        int8=int8,
+        model=model,
+        model_name=model_name,
+        dataset=dataset,
+        out=out,
+        experiment=experiment,
+    )
 
 
 @command(

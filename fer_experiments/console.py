@@ -39,24 +39,30 @@ def quieten() -> None:
 def load_keras() -> None:
     """Imports Keras; every stage that needs it calls this first.
 
-    TensorFlow writes to the process's standard error before any of its settings count, so while it
-    is imported that goes to a file, which is shown only if the import fails. Keras on JAX imports
-    TensorFlow too, later, where it is installed.
+    TensorFlow writes to the process's standard error before any of its settings count. Keras on JAX
+    imports TensorFlow too, later, where it is installed.
     """
     # TensorFlow leaves oneDNN's kernels off where the processor has no AVX-512. They are faster
     # there, too, up to twice when ResNet50 trains: python -m benchmarks.kernels
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "keras" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
         return
+    with stderr_aside():
+        import keras  # noqa: F401
+
+        with suppress(ModuleNotFoundError):
+            import tensorflow  # noqa: F401
+
+
+@contextmanager
+def stderr_aside() -> Iterator[None]:
+    """What is written to the process's standard error, by C++ too, is shown only if this fails."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as noise:
         os.dup2(noise.fileno(), 2)
         try:
-            import keras  # noqa: F401
-
-            with suppress(ModuleNotFoundError):
-                import tensorflow  # noqa: F401
+            yield
         except BaseException:
             noise.seek(0)
             os.write(kept, noise.read())

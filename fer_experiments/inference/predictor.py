@@ -63,10 +63,10 @@ class Predictor:
             else to_pixels(image, size=self.image_size, crop=self.rule.crop, white=_WHITE)
             for image in images
         ]
-        if not pixels:
-            return np.empty((0, len(self.class_names)), dtype=np.float32)
-        return self.probabilities(np.stack(pixels))
+        return self.probabilities(np.array(pixels, dtype=np.uint8))
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Class probabilities (N, C) float32 of images (N, S, S) uint8 at the model's size."""
+        if not len(pixels):
+            return np.empty((0, len(self.class_names)), dtype=np.float32)
         return self.classify(pixels)

@@ -85,7 +85,7 @@ def run(
             config, prepared = common.prepare(config, logged.rule)
         else:
             prepared = dataset_of(config.data, fingerprint or logged.dataset_fingerprint)
-        _check_fit(logged, prepared)
+        check_fit(logged, prepared)
         common.identify(writer, config, prepared)
         seen = overlap(logged, prepared, SPLITS)
         writer.tags(_tags_of_overlap(logged, seen))
@@ -284,7 +284,8 @@ def _explain(
     )
 
 
-def _check_fit(logged: LoggedModel, prepared: PreparedDataset) -> None:
+def check_fit(logged: LoggedModel, prepared: PreparedDataset) -> None:
+    """Raises DataError if a model cannot be judged on this data."""
     if logged.class_names != prepared.class_names:
         raise DataError(
             f"Expected data with the model's classes {', '.join(logged.class_names)}. "

@@ -38,3 +38,5 @@ TRAINED_RUN, EARLIER_RUNS, VARIANT = "trained_run_id", "earlier_run_ids", "test_
 CHAMPION_HISTORY = "champion_history"
 DECISION, DECISION_REASON = "decision", "decision_reason"
 DECISION_NUMBERS, DECISION_RUN = "decision_numbers", "decision_run_id"
+# With the format behind it, of versions: the newest file that was exported, and the run that did.
+EXPORTED = "exported_"

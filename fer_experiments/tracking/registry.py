@@ -321,6 +321,13 @@ def describe(version: Version, description: str) -> None:
     store.client().update_model_version(version.name, str(version.number), description=description)
 
 
+@store.translated()
+def set_tags(version: Version, tags: Mapping[str, str]) -> None:
+    """Sets tags of a version."""
+    for key, value in tags.items():
+        store.client().set_model_version_tag(version.name, str(version.number), key, value[:5000])
+
+
 def set_alias(version: Version, alias: str, *, tags: Mapping[str, str]) -> None:
     """Gives the version the alias, taking it from any other, and tags why."""
     past: list[int] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -198,6 +199,11 @@ class Writer:
         arrays = {name: _redacted_texts(array) for name, array in values.items()}
         with self._artifact(path) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def file(self, source: Path, path: str) -> None:
+        """A copy of a file, as an artifact."""
+        with self._artifact(path) as file:
+            shutil.copyfile(source, file)
 
     def table(self, columns: Mapping[str, list[Any]], path: str) -> None:
         """A table that the UI shows."""
