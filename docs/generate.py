@@ -95,6 +95,15 @@ METRICS = (
     ("<backbone>/val_accuracy, <backbone>/val_macro_f1, <backbone>/test_accuracy, "
      "<backbone>/test_macro_f1", "main", "scores of the fine-tuned models; with several seeds "
      "`<backbone>_s<seed>/…`"),
+    ("parity/largest_difference, parity/same_class, parity/images", "export",
+     "the file against the model on val: the largest difference of a probability, the fraction of "
+     "images with the same class, how many images"),
+    ("parity/accuracy, parity/accuracy_of_model", "export", "accuracy on val of the file, and of "
+     "the model itself"),
+    ("parity/difference_value, parity/difference_low, parity/difference_high, "
+     "parity/difference_p", "export",
+     "file less model, with 95 % interval and p value; with `int8` and from mixed precision"),
+    ("file/megabytes, time/export_seconds", "export", "size of the file; writing it"),
     ("system/<load>", "main, train, finetune", "load on the machine, sampled by MLflow"),
 )  # fmt: skip
 
@@ -122,13 +131,15 @@ TAGS = (
      "first"),
     ("decision, decision_reason, decision_numbers, decision_run_id", "versions",
      "champion or challenger, why, by which numbers, and in which run"),
+    ("exported_onnx, exported_litert, exported_litert_int8, exported_keras", "versions",
+     "the newest [exported file](../how-to/export.md), and the run that wrote it"),
     ("evaluation_run_id, val/accuracy, val/macro_f1", "versions", "the evaluation that was decided "
      "on, and two of its scores"),
 )  # fmt: skip
 
 # Files (artifacts): path, commands whose runs have them, what is in them.
 FILES = (
-    ("config.json", "train, finetune, evaluate, calibrate, ensemble",
+    ("config.json", "train, finetune, evaluate, calibrate, ensemble, export",
      "the whole configuration, resolved"),
     ("dataset/card.md, dataset/card.json", "prepare, train, finetune", "what the data are"),
     ("dataset/samples.png, dataset/class_counts.png", "prepare, train, finetune",
@@ -154,6 +165,8 @@ FILES = (
     ("<split>_pairs.csv", "compare", "every pair of models: difference, interval, p value"),
     ("<split>_scores.png, <split>_per_class_f1.png, <split>_differences.png, "
      "<split>_disagreement.png", "compare", "the pictures of the page"),
+    ("<file>.onnx, <file>.tflite, <file>.keras", "export",
+     "the [exported model](../how-to/export.md)"),
     ("audit/groups.csv, audit/examples.png", "audit; groups.csv also of prepare",
      "groups of duplicates: every image; a picture of some"),
 )  # fmt: skip

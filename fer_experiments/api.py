@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from os import PathLike, fspath
 
+from fer_experiments.errors import UsageError, quote
 from fer_experiments.inference.files import is_model_file, open_predictor
 from fer_experiments.inference.predictor import Predictor
 
@@ -23,6 +25,11 @@ def load_predictor(model: str | PathLike[str]) -> Predictor:
     named = fspath(model)
     if is_model_file(named):
         return open_predictor(named)
+    if find_spec("mlflow") is None:
+        raise UsageError(
+            "Expected a model file such as champion.onnx, for MLflow is not installed. Received: "
+            f"{quote(named, 200)}"
+        )
     from fer_experiments.tracking import models, registry
 
     logged = models.describe(named)

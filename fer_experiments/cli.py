@@ -570,7 +570,11 @@ def predict(
     group=DAILY,
 )
 @text_option("out", "file to write (default: in this folder, named after the model)", group=DAILY)
-@text_option("model", "a model URI such as models:/emotion-fer2013@champion", group=DAILY)
+@text_option(
+    "model",
+    "a model URI such as models:/emotion-fer2013@champion (default: the champion)",
+    group=DAILY,
+)
 @champion_of_option
 @text_option(
     "dataset",

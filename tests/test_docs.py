@@ -33,8 +33,9 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=list(NAMES.values()))
 # Options that stand alone in the text and are of another program.
 FOREIGN_OPTIONS = {"--env-manager", "--experiment-name", "--quick"}
 # What begins a line of a shell and is none of our programs.
-FOREIGN_COMMANDS = {"source", "export", "curl", ".venv/bin/pip"}
+FOREIGN_COMMANDS = {"source", "export", "curl", "pip", ".venv/bin/pip"}
 AFTER_DEMO = "runs after the demo"
+WITH_EXTRA = "runs after the demo with the extra export"
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,11 @@ def test_python_that_needs_nothing_runs(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if any(block.remark == AFTER_DEMO for block in blocks(page))],
+    [
+        page
+        for page in PAGES
+        if any(block.remark in (AFTER_DEMO, WITH_EXTRA) for block in blocks(page))
+    ],
     ids=NAMES.get,
 )
 def test_examples_run_after_the_demo(
@@ -227,8 +232,10 @@ def test_examples_run_after_the_demo(
     Image.fromarray(noise).save("photo.jpg")
     namespace = {"__name__": "example"}
     for block in blocks(page):
-        if block.remark != AFTER_DEMO:
+        if block.remark not in (AFTER_DEMO, WITH_EXTRA):
             continue
+        if block.remark == WITH_EXTRA and importlib.util.find_spec("tf2onnx") is None:
+            pytest.skip("the extra `export` is not installed")
         if block.language == "python":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of MLflow and Keras
