@@ -27,6 +27,7 @@ from fer_experiments.tracking.lifecycle import open_run
 from fer_experiments.tracking.models import LoggedModel, load
 from fer_experiments.tracking.registry import Version
 from fer_experiments.tracking.runs import get_run
+from fer_experiments.tracking.writer import Writer
 
 if TYPE_CHECKING:
     import keras
@@ -39,6 +40,17 @@ class Exported(common.StageResult):
     """With the path of the file."""
 
     file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """Which model becomes which file."""
+
+    form: str
+    int8: bool
+    path: Path
+    logged: LoggedModel
+    versions: tuple[Version, ...]  # registered ones that hold the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +96,9 @@ def run(
     _check_form(form, int8=int8)
     check_installed(*exporting.NEEDS[form])
     logged = predictor(model, model_name)
-    versions = registry.holding(logged.uri)
+    versions = tuple(registry.holding(logged.uri))
     path = _place(out, form, logged, versions)
+    asked = _Asked(form=form, int8=int8, path=path, logged=logged, versions=versions)
     source = get_run(logged.source_run_id, stages=MODEL_STAGES)
     if dataset is not None:
         common.check_source(evaluate.with_data(logged.config, {"dataset": dataset}))
@@ -106,26 +119,34 @@ def run(
         common.identify(writer, logged.config, prepared)
         writer.params({"format": form, "int8": int8})
         writer.dataset(prepared, split="val")
-        description = _describe(logged, versions, writer.run_id, int8=int8)
-        network = load(logged)
-        with _beside(path) as temporary:
-            check, seconds = _write(network, temporary, description, prepared)
-            size = temporary.stat().st_size / 1e6
-            found = {**check.metrics, "file/megabytes": size, "time/export_seconds": seconds}
-            writer.metrics(found)
-            if check.shortfalls:
-                raise FerError(_refusal(form, prepared, check.shortfalls))
-            writer.file(temporary, path.name)
-            _tell_versions(versions, form, int8=int8, value=f"{path.name} of run {writer.run_id}")
-        lines = [
-            f"{as_text(str(path))}: {size:.1f} MB, {form}{' int8' if int8 else ''}",
-            *check.lines,
-            f"model  {answered(logged, versions)}",
-        ]
-        writer.note("\n\n".join(lines))
-        following = common.command("predict", model=as_text(str(path))) + " photo.jpg"
-        common.close(writer, lines, following=following)
-    return Exported(**vars(common.result(writer, found)), file=as_text(str(path.absolute())))
+        scores = _export(writer, asked, prepared)
+    return Exported(**vars(common.result(writer, scores)), file=as_text(str(path.absolute())))
+
+
+def _export(writer: Writer, asked: _Asked, prepared: PreparedDataset) -> dict[str, float]:
+    """Writes the file, checks it, and tells of it; gives what was measured."""
+    with _beside(asked.path) as temporary:
+        description = _describe(asked, writer.run_id)
+        check, seconds = _write(load(asked.logged), temporary, description, prepared)
+        size = temporary.stat().st_size / 1e6
+        found = {**check.metrics, "file/megabytes": size, "time/export_seconds": seconds}
+        writer.metrics(found)
+        if check.shortfalls:
+            raise FerError(_refusal(asked.form, prepared, check.shortfalls))
+    writer.file(asked.path, asked.path.name)
+    kind = f"{asked.form}{'_int8' if asked.int8 else ''}"
+    for version in asked.versions:
+        told = f"{asked.path.name} of run {writer.run_id}"
+        registry.set_tags(version, {f"{names.EXPORTED}{kind}": told})
+    named = as_text(str(asked.path))
+    lines = [
+        f"{named}: {size:.1f} MB, {kind.replace('_', ' ')}",
+        *check.lines,
+        f"model  {answered(asked.logged, asked.versions)}",
+    ]
+    writer.note("\n\n".join(lines))
+    common.close(writer, lines, following=f"{common.command('predict', model=named)} photo.jpg")
+    return found
 
 
 def _check_form(form: str, *, int8: bool) -> None:
@@ -183,9 +204,8 @@ def _data(logged: LoggedModel, dataset: str | None) -> PreparedDataset:
     return prepared
 
 
-def _describe(
-    logged: LoggedModel, versions: Sequence[Version], run_id: str, *, int8: bool
-) -> Description:
+def _describe(asked: _Asked, run_id: str) -> Description:
+    logged = asked.logged
     return Description(
         class_names=logged.class_names,
         image_size=logged.image_size,
@@ -193,8 +213,8 @@ def _describe(
         model_uri=logged.uri,
         run_id=logged.source_run_id,
         export_run_id=run_id,
-        versions=tuple(f"{v.name}/{v.number}" for v in versions),
-        int8=int8,
+        versions=tuple(f"{v.name}/{v.number}" for v in asked.versions),
+        int8=asked.int8,
     )
 
 
@@ -256,12 +276,6 @@ def _refusal(form: str, prepared: PreparedDataset, shortfalls: Sequence[str]) ->
         f"Expected the {form} file to say what the model says on the {prepared.size('val')} val "
         f"images of {prepared.name}. Found: {'; '.join(shortfalls)}; the file was removed"
     )
-
-
-def _tell_versions(versions: Sequence[Version], form: str, *, int8: bool, value: str) -> None:
-    tag = f"{names.EXPORTED}{form}{'_int8' if int8 else ''}"
-    for version in versions:
-        registry.set_tags(version, {tag: value})
 
 
 @contextmanager
