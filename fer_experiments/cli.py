@@ -17,7 +17,6 @@ from fer_experiments import __version__, completion, console
 from fer_experiments.config import FIELDS, Config, DataConfig, Thresholds, check_value
 from fer_experiments.errors import (
     ConfigError,
-    FerError,
     UsageError,
     quote,
 )
@@ -494,63 +493,71 @@ def main_(
 
 @command(
     "fer predict photo.jpg",
+    "fer predict photos/ --annotate found/",
     "fer predict faces/ --csv > faces.csv",
 )
-@click.argument("images", nargs=-1, required=True, shell_complete=completion.files())
+@click.argument("images", nargs=-1, shell_complete=completion.files())
 @text_option("model", "a model URI such as models:/emotion-fer2013@champion")
 @champion_of_option
-@click.option(
-    "--json", "as_json", is_flag=True, help="JSON Lines: an image a line, then a summary."
+@text_option(
+    "detector",
+    "finds the faces: auto (default: mtcnn, but small squares are judged as they are), mtcnn, "
+    "yunet:FILE, or none",
 )
+@click.option(
+    "--faces",
+    type=click.Choice(["all", "largest"]),
+    default="all",
+    help="Which faces of a picture count (default all).",
+)
+@text_option("annotate", "folder for copies with boxes and emotions drawn in")
+@click.option("--heat-map", is_flag=True, help="With --annotate: draw in where the model looked.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    help="Seconds between two pictures of a video (default 1).",
+)
+@text_option("camera", "in place of files: a camera's number, or what else OpenCV opens")
+@click.option("--strict", is_flag=True, help="Fail if a single picture has no answer.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines: a face a line, then a summary.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def predict(
     images: tuple[str, ...],
     model: str | None,
     model_name: str | None,
+    detector: str | None,
+    faces: str,
+    annotate: str | None,
+    heat_map: bool,
+    every: float,
+    camera: str | None,
+    strict: bool,
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Class probabilities of IMAGES: files, or folders of files.
+    """The faces in IMAGES, and what each shows: photos, videos, or folders of them.
 
-    A photo is cut to its central square and scaled to the model's size, as its training images
-    were; faces are not searched for, so cut the face out first. Folders are read as prepare reads
-    them; what is left out is named.
+    Faces in photos are searched, cut out and turned as FER-2013 frames faces. A picture without an
+    answer has a row that says why. Folders are read as prepare reads them; what is left out is
+    named.
     """
     if as_json and as_csv:
         raise UsageError("Expected one of --json and --csv. Received: both")
+    if not images and camera is None:
+        raise UsageError("Expected a photo, a video, a folder or --camera. Received: nothing")
     from fer_experiments.stages import predict as stage
+    from fer_experiments.stages.answers import tell
 
-    found = stage.run(images, model=model, model_name=model_name)
-    if as_json:
-        for row in found.as_json():
-            console.result(row)
-    elif as_csv:
-        import csv
-        import io
-
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(found.as_rows())
-        console.say(text.getvalue().removesuffix("\n"))
-    else:
-        rows = zip(found.files, found.classes, found.probabilities, strict=True)
-        console.table(
-            ["file", "predicted", *found.model.class_names],
-            [[file, predicted, *(f"{v:.1%}" for v in p)] for file, predicted, p in rows],
-        )
-        console.say(f"model: {found.answered}")
-    for line in found.whites:
-        console.complain(line)
-    for kind in found.left_out:
-        console.complain(f"left out: {kind}")
-    if found.larger:
-        console.complain(
-            f"{found.larger} of {len(found.files)} images are much larger than the model's "
-            f"{found.model.image_size} pixels: if they show more than a face, cut it out first"
-        )
-    for reason in found.bad[3:]:  # the error names the first
-        console.complain(reason)
-    if found.bad:
-        raise FerError(f"{len(found.bad)} files could not be read: {'; '.join(found.bad[:3])}")
+    options = stage.Options(
+        detector=detector or "auto",
+        largest=faces == "largest",
+        every=every,
+        annotate=annotate,
+        heat_map=heat_map,
+    )
+    found = stage.run(images, model=model, model_name=model_name, options=options, camera=camera)
+    tell(found, form="json" if as_json else "csv" if as_csv else "table", strict=strict)
 
 
 @command(

@@ -19,6 +19,7 @@ UNREAD_IMAGE_SUFFIXES = frozenset({
     ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".tga", ".exr", ".hdr",
     ".dib", ".pfm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
 })  # fmt: skip
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mov", ".mkv", ".m4v"})
 # What systems and programs leave beside people's files; names that begin with a dot are junk too.
 _JUNK = frozenset({
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "__pycache__", "@eadir",

@@ -77,10 +77,11 @@ class Decoded:
     kind: str  # byte, integer, float, colour
     white: float | None  # the value that is white; None: the file does not say
     colour_converted: bool
+    colours: np.ndarray | None = None  # (H, W, 3) uint8 if asked for; None: it has none of 8 bits
 
 
-def decode(content: bytes) -> Decoded:
-    """Reads an image of any usual format as grey.
+def decode(content: bytes, *, colours: bool = False) -> Decoded:
+    """Reads an image of any usual format as grey, and in colours if these are asked for.
 
     Of an animation the first frame counts; the orientation that a camera noted is applied.
 
@@ -97,7 +98,7 @@ def decode(content: bytes) -> Decoded:
             kind, white = _numbers(image)
             image.load()
             upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
-            return _to_grey(upright, kind, white)
+            return _to_grey(upright, kind, white, colours=colours)
     except BadImage:
         raise
     except UnidentifiedImageError:
@@ -127,7 +128,7 @@ def _numbers(image: Image.Image) -> tuple[str, float | None]:
     return (COLOUR, None) if wide else (BYTE, 255.0)
 
 
-def _to_grey(image: Image.Image, kind: str, white: float | None) -> Decoded:
+def _to_grey(image: Image.Image, kind: str, white: float | None, *, colours: bool) -> Decoded:
     colour = image.mode != "L"
     if kind in (INTEGER, FLOAT):
         grey = np.asarray(image).astype(np.float32 if kind == FLOAT else np.int32)
@@ -143,7 +144,8 @@ def _to_grey(image: Image.Image, kind: str, white: float | None) -> Decoded:
         backdrop = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(backdrop, image.convert("RGBA"))
     grey = np.asarray(image.convert("L") if image.mode != "L" else image)
-    return Decoded(grey=grey, kind=kind, white=white, colour_converted=colour)
+    rgb = np.asarray(image.convert("RGB")) if colours and colour else None
+    return Decoded(grey=grey, kind=kind, white=white, colour_converted=colour, colours=rgb)
 
 
 def white_of(kind: str, highest: float) -> float | None:

@@ -120,17 +120,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def writing_file(path: Path, need: int) -> Iterator[Path]:
+def writing_file(path: Path, need: int, *, suffix: str = "") -> Iterator[Path]:
     """A temporary file beside `path`, which takes its place if all goes well and is gone otherwise.
 
     Args:
         path: its place; a file that is there is replaced.
         need: how much will be written, bytes; for the message if the disk is full.
+        suffix: how the temporary file's name ends.
 
     Raises:
         DiskFullError, DataError: it cannot be written; the file before stays.
     """
-    temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
+    temporary = path.with_name(f".writing-{uuid.uuid4().hex}{suffix}")
     with disk_errors(path.parent, need):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fer_experiments.data.images import PixelRule, to_pixels
-from fer_experiments.faces.square import Square, square
-
-_WHITE = 255.0
+from fer_experiments.data.images import PixelRule
+from fer_experiments.faces.alignment import Face
+from fer_experiments.faces.detection import AUTO, NONE
+from fer_experiments.faces.photos import Photo, Search, read_photo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,15 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A face in an image, and what the model says of it."""
+
+    predicted: str  # the class with the highest probability
+    probabilities: dict[str, float]  # by class
+    face: Face | None  # where it was found; None: the image was judged as it is
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A classifier, the names of its classes, and how images become its pixels."""
 
@@ -40,16 +49,21 @@ class Predictor:
     image_size: int  # S, pixels
     rule: PixelRule
     identity: Identity
+    # Pixels (N, S, S) uint8 and classes (N,) to maps (N, S, S) from 0 to 1 of what spoke for them.
+    heat_map: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
-    def square(self, content: bytes) -> Square:
-        """An image file as the model sees it; see `faces.square`."""
-        return square(content, size=self.image_size, rule=self.rule)
+    def read(self, image: bytes | np.ndarray, search: Search, *, largest: bool = False) -> Photo:
+        """An image as the model sees it; see `faces.photos.read_photo`."""
+        return read_photo(
+            image, size=self.image_size, rule=self.rule, search=search, largest=largest
+        )
 
     def predict(self, images: Sequence[bytes | np.ndarray]) -> np.ndarray:
-        """Class probabilities.
+        """Class probabilities of images that are faces already; nothing is searched.
 
         Args:
-            images: contents of image files, or grey images (H, W) uint8 of any size.
+            images: contents of image files, or uint8 arrays, grey (H, W) or colours (H, W, 3), of
+                any size.
 
         Returns:
             (N, C) float32, in the order of `images`.
@@ -57,13 +71,37 @@ class Predictor:
         Raises:
             Unreadable: a file is no image that can be read.
         """
-        pixels = [
-            self.square(image).pixels
-            if isinstance(image, bytes)
-            else to_pixels(image, size=self.image_size, crop=self.rule.crop, white=_WHITE)
-            for image in images
-        ]
+        search = Search(NONE)
+        pixels = [self.read(image, search).crops[0].pixels for image in images]
         return self.probabilities(np.array(pixels, dtype=np.uint8))
+
+    def faces(
+        self, image: bytes | np.ndarray, *, detector: str = AUTO, largest: bool = False
+    ) -> list[Judged]:
+        """The faces in a photo and what each shows, the largest face first.
+
+        Args:
+            image: content of an image file, or a uint8 array, (H, W) or (H, W, 3).
+            detector: `auto`, `mtcnn`, `yunet:FILE` or `none`; `auto` takes an image of at most
+                twice the model's size for a face.
+            largest: the largest face only.
+
+        Raises:
+            Unreadable: the file is no image that can be read.
+            ConfigError, UsageError: the detector cannot be used.
+        """
+        crops = self.read(image, Search(detector), largest=largest).crops
+        if not crops:
+            return []
+        found = self.probabilities(np.stack([crop.pixels for crop in crops]))
+        return [
+            Judged(
+                predicted=self.class_names[int(p.argmax())],
+                probabilities=dict(zip(self.class_names, map(float, p), strict=True)),
+                face=crop.face,
+            )
+            for crop, p in zip(crops, found, strict=True)
+        ]
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Class probabilities (N, C) float32 of images (N, S, S) uint8 at the model's size."""

@@ -1,10 +1,12 @@
-"""`predict`: class probabilities for any image files."""
+"""`predict`: the faces in any photos, videos or a camera's pictures, and what each shows."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from fer_experiments import console
 from fer_experiments.data.files import (
     IMAGE_SUFFIXES,
     UNREAD_IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
     Unreadable,
     as_text,
     expanded,
@@ -23,151 +26,318 @@ from fer_experiments.data.files import (
     read_file,
     suffix_of,
 )
+from fer_experiments.data.images import decode
 from fer_experiments.data.listing import FolderFiles
-from fer_experiments.errors import DataError, UsageError, quote
-from fer_experiments.faces.square import square
+from fer_experiments.errors import UsageError, quote
+from fer_experiments.faces.alignment import Face
+from fer_experiments.faces.detection import AUTO
+from fer_experiments.faces.photos import Search
+from fer_experiments.inference.predictor import Predictor
+from fer_experiments.inference.stream import Picture, Source, judge
 from fer_experiments.secrets import redact
-from fer_experiments.stages import selection
-from fer_experiments.stages.selection import predictor
-from fer_experiments.tracking import registry
-from fer_experiments.tracking.models import LoggedModel, load_predictor
-from fer_experiments.tracking.registry import Version
+from fer_experiments.stages.annotate import Annotator
 
 # Files of a kind that are named when they are left out.
 _EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """Probabilities of each image, which model gave them, and what was not predicted."""
+class Options:
+    """What is asked for besides pictures and a model."""
 
-    model: LoggedModel
-    versions: tuple[Version, ...]  # registered versions that are this model
+    detector: str = AUTO  # see `faces.detection`
+    largest: bool = False  # the largest face of each picture only
+    every: float = 1.0  # of a video, seconds between two pictures
+    annotate: str | None = None  # a folder for copies with what was found drawn in
+    heat_map: bool = False  # drawn in too: where the model looked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A face and what the model says of it; or a picture without an answer, and why."""
+
+    file: str
+    time: float | None = None  # of a video, seconds from its beginning
+    face: int | None = None  # its number, from 1, the largest first
+    faces: int = 0  # in the picture
+    way: str | None = None  # how pixels were come by; see `Photo`
+    found: Face | None = None  # None: the picture was not searched
+    predicted: str | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For JSON Lines; coordinates in pixels of the upright picture."""
+        row: dict[str, Any] = {"file": self.file}
+        if self.time is not None:
+            row["time"] = round(self.time, 3)
+        if self.error is not None:
+            return row | {"error": self.error}
+        return row | {
+            "face": self.face,
+            "faces": self.faces,
+            "way": self.way,
+            "box": self.found and [round(value, 1) for value in self.found.box],
+            "score": self.found and round(self.found.score, 4),
+            "predicted": self.predicted,
+            "probabilities": self.probabilities,
+        }
+
+
+@dataclass
+class Predictions:
+    """The answers of one command as they come; counts are whole when all rows have come."""
+
+    predictor: Predictor
+    model: dict[str, Any]  # for scripts: uri, run_id, versions
     answered: str  # model, versions, aliases and run in words
-    files: tuple[str, ...]
-    probabilities: np.ndarray  # (N, C)
-    bad: tuple[str, ...]  # "file: reason"
-    left_out: tuple[str, ...]  # by kind, what lies in the folders and is no image that is read
-    whites: tuple[str, ...]  # of files of more than 8 bits: what was taken for white, and why
-    larger: int  # images that were shrunk by more than half: photos rather than cut-out faces
+    sources: Iterator[Source]
+    count: int  # files; 0: a camera, nobody knows
+    options: Options
+    others: defaultdict[str, list[str]]  # what lies in folders and is no picture, by its ending
+    judged: set[str] = field(default_factory=set)  # files with a face, or taken as they are
+    faces: int = 0
+    without_face: int = 0  # pictures
+    unreadable: list[str] = field(default_factory=list)  # "file: reason"
+    shrunk: int = 0  # pictures that look like photos and were not searched
+    whites: Counter[str] = field(default_factory=Counter)
+
+    def rows(self) -> Iterator[Row]:
+        """In the order of the files, at least one for each."""
+        search = Search(self.options.detector)
+        asked = self.options
+        annotator = Annotator(
+            asked.annotate, self.predictor, heat_map=asked.heat_map, every=asked.every
+        )
+        pictures = judge(self.predictor, self.sources, search, largest=self.options.largest)
+        last = ""
+        with console.progress(self.count) as advance, annotator:
+            for picture in pictures:
+                rows = self._rows_of(picture)
+                annotator.draw(picture)
+                yield from rows
+                if picture.source.name != last:
+                    advance(1)
+                last = picture.source.name
+
+    def _rows_of(self, picture: Picture) -> list[Row]:
+        file, seconds, photo = picture.source.name, picture.source.time, picture.photo
+        if photo is None:
+            self.unreadable.append(f"{quote(file, 200)}: {picture.reason}")
+            return [Row(file=file, time=seconds, error=picture.reason)]
+        if photo.white_because:
+            self.whites[f"{photo.white:g} is white, {photo.white_because}"] += 1
+        self.shrunk += photo.shrunk
+        if not photo.crops:
+            self.without_face += 1
+            return [Row(file=file, time=seconds, error="no face was found")]
+        self.judged.add(file)
+        self.faces += len(photo.crops)
+        names = self.predictor.class_names
+        return [
+            Row(
+                file=file,
+                time=seconds,
+                face=number,
+                faces=len(photo.crops),
+                way=photo.way,
+                found=crop.face,
+                predicted=names[int(p.argmax())],
+                probabilities=dict(zip(names, map(float, p), strict=True)),
+            )
+            for number, (crop, p) in enumerate(
+                zip(photo.crops, picture.probabilities, strict=True), start=1
+            )
+        ]
 
     @property
-    def classes(self) -> list[str]:
-        """The class of each image, (N,)."""
-        return [self.model.class_names[int(p.argmax())] for p in self.probabilities]
+    def left_out(self) -> list[str]:
+        """By kind, what lies in the folders and is no picture."""
+        return _left_out(self.others)
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """An object for each image (file, predicted, probabilities by class), then a summary."""
-        names = self.model.class_names
-        rows: list[dict[str, Any]] = [
-            {
-                "file": file,
-                "predicted": predicted,
-                "probabilities": dict(zip(names, map(float, p), strict=True)),
-            }
-            for file, predicted, p in zip(self.files, self.classes, self.probabilities, strict=True)
-        ]
-        summary = {
-            "model": {
-                "uri": self.model.uri,
-                "run_id": self.model.source_run_id,
-                "versions": [
-                    {"name": v.name, "version": v.number, "aliases": list(v.aliases)}
-                    for v in self.versions
-                ],
-            },
-            "images": len(self.files),
-            "unreadable": list(self.bad),
-            "left_out": list(self.left_out),
+    @property
+    def failures(self) -> list[str]:
+        """What kept files from being judged, in words."""
+        lines = []
+        if self.without_face:
+            lines.append(f"no face was found in {self.without_face} pictures")
+        if self.unreadable:
+            some = "; ".join(self.unreadable[:3])
+            more = f" and {len(self.unreadable) - 3} more" if len(self.unreadable) > 3 else ""
+            lines.append(f"{len(self.unreadable)} files could not be read: {some}{more}")
+        return lines
+
+    def summary(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "model": self.model,
+            "images": len(self.judged),
+            "faces": self.faces,
+            "without_face": self.without_face,
+            "unreadable": self.unreadable,
+            "left_out": self.left_out,
         }
-        return [*rows, {"summary": summary}]
 
-    def as_rows(self) -> list[list[Any]]:
-        """A header and a row for each image; last the columns that tell the model."""
-        model = [
-            self.model.uri,
-            " ".join(f"{v.name}/{v.number}" for v in self.versions),
-            " ".join(alias for v in self.versions for alias in v.aliases),
-            self.model.source_run_id,
+    def as_cells(self, row: Row) -> list[Any]:
+        """A row of the table for spreadsheets, under `columns`."""
+        box = row.found.box if row.found else ("",) * 4
+        return [
+            row.file,
+            "" if row.time is None else f"{row.time:.3f}",
+            row.face or "",
+            row.faces or "",
+            row.way or "",
+            *(value if value == "" else f"{value:.1f}" for value in box),
+            f"{row.found.score:.4f}" if row.found else "",
+            row.predicted or "",
+            *(row.probabilities.get(name, "") for name in self.predictor.class_names),
+            row.error or "",
+            self.model["uri"],
+            " ".join(f"{v['name']}/{v['version']}" for v in self.model["versions"]),
+            " ".join(alias for v in self.model["versions"] for alias in v["aliases"]),
+            self.model["run_id"],
         ]
-        told = ["model_uri", "model_version", "model_alias", "run_id"]
-        rows: list[list[Any]] = [["file", "predicted", *self.model.class_names, *told]]
-        for file, predicted, p in zip(self.files, self.classes, self.probabilities, strict=True):
-            rows.append([file, predicted, *map(float, p), *model])
-        return rows
+
+    @property
+    def columns(self) -> list[str]:
+        """Heads of that table."""
+        return [
+            "file", "time", "face", "faces", "way", "left", "top", "width", "height", "score",
+            "predicted", *self.predictor.class_names, "error",
+            "model_uri", "model_version", "model_alias", "run_id",
+        ]  # fmt: skip
 
 
 def run(
-    paths: Sequence[str], *, model: str | None = None, model_name: str | None = None
+    paths: Sequence[str],
+    *,
+    model: str | None = None,
+    model_name: str | None = None,
+    options: Options | None = None,
+    camera: str | None = None,
 ) -> Predictions:
-    """Predicts each file, and every image below each folder.
-
-    A photo becomes pixels as the images did that the model was trained on: turned grey, cut to its
-    central square and scaled to the model's size. Faces are not searched for.
+    """Finds the files and the model; the answers come by `Predictions.rows`.
 
     Args:
-        paths: image files and folders.
-        model: a model URI.
+        paths: image files, videos, and folders of them.
+        model: a model URI, or a file that `fer export` wrote.
         model_name: the registered model whose champion predicts; None: the only one.
+        options: how pictures are searched and what is drawn.
+        camera: in place of files, what OpenCV opens.
 
     Raises:
-        UsageError: a path does not exist, or there is no image.
+        UsageError: a path does not exist, or there is no picture.
         RunError: there is no champion, or more than one registered model and no name.
-        DataError: no image could be read.
     """
-    files, others = _files(paths)
-    logged = predictor(model, model_name)
-    pixels, good, bad, larger = [], [], [], 0
-    whites: Counter[str] = Counter()
-    for file, is_image in files.items():
-        name = as_text(str(file))
-        try:
-            photo = square(read_file(file), size=logged.image_size, rule=logged.rule)
-        except Unreadable as error:
-            if is_image:
-                bad.append(f"{quote(name, 200)}: {error}")
-            else:
-                others[""].append(name)
-            continue
-        if photo.white_because:
-            whites[f"{photo.white:g} is white, {photo.white_because}"] += 1
-        larger += photo.shrunk
-        pixels.append(photo.pixels)
-        good.append(name)
-    unused = _left_out(others)
-    if not good:
-        what = "; ".join([*bad[:3], *(f"left out: {kind}" for kind in unused)])
-        raise DataError(f"None of {len(files)} files could be read ({what})")
-    versions = registry.holding(logged.uri)
-    console.load_keras()
+    options = options or Options()
+    Search(options.detector)  # refused before anything is loaded
+    others: defaultdict[str, list[str]] = defaultdict(list)
+    if camera is not None:
+        if paths:
+            raise UsageError("Expected one of pictures and --camera. Received: both")
+        sources, count = _of_camera(camera), 0
+    else:
+        files = _files(paths, others)
+        sources, count = _of_files(files, others, options.every), len(files)
+    predictor, told, answered = _predictor(model, model_name)
     return Predictions(
-        model=logged,
-        versions=tuple(versions),
-        answered=selection.answered(logged, versions),
-        files=tuple(good),
-        probabilities=load_predictor(logged).probabilities(np.stack(pixels)),
-        bad=tuple(bad),
-        left_out=tuple(unused),
-        whites=tuple(f"{count} of more than 8 bits: {how}" for how, count in whites.items()),
-        larger=larger,
+        predictor=predictor,
+        model=told,
+        answered=answered,
+        sources=sources,
+        count=count,
+        options=options,
+        others=others,
     )
 
 
-def _files(paths: Sequence[str]) -> tuple[dict[Path, bool], defaultdict[str, list[str]]]:
-    """Files to read, and the others by their ending ("junk" for what programs left).
+def _predictor(model: str | None, model_name: str | None) -> tuple[Predictor, dict[str, Any], str]:
+    """The model, and who it is for scripts and in words."""
+    from fer_experiments.stages import selection
+    from fer_experiments.tracking import registry
+    from fer_experiments.tracking.models import load_predictor
+
+    logged = selection.predictor(model, model_name)
+    versions = registry.holding(logged.uri)
+    console.load_keras()
+    told = {
+        "uri": logged.uri,
+        "run_id": logged.source_run_id,
+        "versions": [
+            {"name": v.name, "version": v.number, "aliases": list(v.aliases)} for v in versions
+        ],
+    }
+    answered = selection.answered(logged, versions)
+    return load_predictor(logged, versions=versions), told, answered
+
+
+def _of_files(
+    files: Mapping[Path, bool], others: defaultdict[str, list[str]], every: float
+) -> Iterator[Source]:
+    for file, is_image in files.items():
+        name = as_text(str(file))
+        suffix = suffix_of(file.name)
+        if suffix in VIDEO_SUFFIXES:
+            yield from _of_video(file, name, every)
+        elif suffix in UNREAD_IMAGE_SUFFIXES:
+            yield Source(name=name, read=partial(_refuse, f"{suffix} is no format that is read"))
+        elif is_image or _is_image(file):
+            yield Source(name=name, read=partial(read_file, file))
+        else:
+            others[""].append(name)
+
+
+def _of_video(file: Path, name: str, every: float) -> Iterator[Source]:
+    from fer_experiments.faces.video import frames
+
+    try:
+        for seconds, rgb in frames(file, every=every):
+            yield Source(name=name, read=partial(_given, rgb), time=seconds)
+    except Unreadable as error:
+        yield Source(name=name, read=partial(_refuse, str(error)))
+
+
+def _of_camera(camera: str) -> Iterator[Source]:
+    from fer_experiments.faces.video import camera as pictures
+
+    started = time.monotonic()
+    for rgb in pictures(camera):
+        seconds = time.monotonic() - started
+        yield Source(name=f"camera {camera}", read=partial(_given, rgb), time=seconds)
+
+
+def _given(rgb: np.ndarray) -> np.ndarray:
+    return rgb
+
+
+def _refuse(reason: str) -> bytes:
+    raise Unreadable(reason)
+
+
+def _is_image(file: Path) -> bool:
+    """Whether a file that nothing says to be an image is one all the same."""
+    try:
+        decode(read_file(file))
+    except Unreadable:
+        return False
+    return True
+
+
+def _files(paths: Sequence[str], others: defaultdict[str, list[str]]) -> dict[Path, bool]:
+    """Files to read; what is none goes to `others`, by its ending ("junk": left by programs).
 
     Whether a file to read is said to be an image, by its ending or by whoever named it: only then
     is it an error if it is none.
     """
     files: dict[Path, bool] = {}
-    others: defaultdict[str, list[str]] = defaultdict(list)
+    read = IMAGE_SUFFIXES | UNREAD_IMAGE_SUFFIXES | VIDEO_SUFFIXES
     for given in paths:
         path = expanded(given)
         if is_folder(path):
             found, junk = _below(path)
             for file in found:
                 suffix = suffix_of(file.name)
-                if suffix in IMAGE_SUFFIXES or not suffix:
+                if suffix in read or not suffix:
                     files.setdefault(file, bool(suffix))
                 else:
                     others[suffix].append(as_text(str(file)))
@@ -176,13 +346,13 @@ def _files(paths: Sequence[str]) -> tuple[dict[Path, bool], defaultdict[str, lis
             files[path] = True
         else:
             raise UsageError(
-                f"Expected an image file or a folder. Received: {quote(given, 200)} "
+                f"Expected an image, a video or a folder. Received: {quote(given, 200)} "
                 f"(looked for {quote(located(redact(given)), 300)})"
             )
     if not files:
         unused = "".join(f"; left out: {kind}" for kind in _left_out(others))
         raise UsageError(f"Expected images. Found: none in {quote(', '.join(paths), 300)}{unused}")
-    return files, others
+    return files
 
 
 def _below(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -197,15 +367,13 @@ def _below(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _left_out(others: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each kind of file that is not read."""
+    """A line for each kind of file that is no picture."""
     lines = []
     for suffix in sorted(others):
         paths = sorted(others[suffix])
         if not paths:
             continue
         kind = suffix or "without an ending, no images"
-        if suffix in UNREAD_IMAGE_SUFFIXES:
-            kind += ", a kind of image that is not read"
         some = ", ".join(quote(path, 200) for path in paths[:_EXAMPLES])
         more = f" and {len(paths) - _EXAMPLES} more" if len(paths) > _EXAMPLES else ""
         lines.append(f"{len(paths)} {kind} ({some}{more})")

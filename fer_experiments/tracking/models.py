@@ -161,11 +161,14 @@ def load_predictor(logged: LoggedModel, *, versions: Sequence[Version] = ()) -> 
 
     `versions` are the registered ones that hold it, where they are known.
     """
+    from fer_experiments.evaluation.explanations import has_map, hires_cam
     from fer_experiments.evaluation.predictions import predict
     from fer_experiments.inference.predictor import Identity, Predictor
 
+    network = load(logged)
     return Predictor(
-        classify=partial(predict, load(logged)),
+        classify=partial(predict, network),
+        heat_map=partial(hires_cam, network) if has_map(network) else None,
         class_names=logged.class_names,
         image_size=logged.image_size,
         rule=logged.rule,

@@ -1,0 +1,268 @@
+"""Face detectors, and how a photo is searched with one.
+
+- `mtcnn`: MTCNN (Zhang et al. 2016, https://arxiv.org/abs/1604.02878) of the package mtcnn, whose
+  weights lie in it; needs TensorFlow as Keras's backend.
+- `yunet:FILE`: YuNet (Wu et al. 2023, https://doi.org/10.1007/s11633-023-1423-y) by OpenCV's
+  FaceDetectorYN; the file comes from OpenCV's model zoo. Needs the extra `faces`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from fer_experiments.data.files import expanded, is_file, located
+from fer_experiments.errors import ConfigError, FerError, UsageError, quote, summarize
+from fer_experiments.faces.alignment import Face, Point
+from fer_experiments.secrets import redact
+
+NONE, AUTO, MTCNN, YUNET = "none", "auto", "mtcnn", "yunet"
+# face_detection_yunet_2023mar.onnx
+YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+YUNET_ADDRESS = (
+    "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
+    "face_detection_yunet_2023mar.onnx"
+)
+# Pixels of the long side at which a photo is searched first, and at all.
+LONG_SIDE, LONGEST_SIDE = 1280, 4096
+# By so much must a turned photo's best score be higher.
+_ADVANTAGE = 0.005
+# Smaller images hold no face that a detector knows.
+_SMALLEST_SIDE = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Scores of a face: the lowest that counts, and where the photo had to be turned or enlarged.
+
+    Faces that lie or stand on their head are sometimes found as if they were upright, with a score
+    below `sure`: then the photo is turned as well, and what has clearly the best score counts.
+    """
+
+    upright: float
+    again: float
+    sure: float
+
+
+class FaceDetector(Protocol):
+    """Finds faces in one picture."""
+
+    name: str
+    thresholds: Thresholds
+
+    def detect(self, rgb: np.ndarray, threshold: float) -> list[Face]:
+        """Faces of at least this score in (H, W, 3) uint8, in no order."""
+
+
+def find_faces(rgb: np.ndarray, detector: FaceDetector) -> list[Face]:
+    """All faces of an upright photo, the largest first.
+
+    Searched at 1,280 pixels of the long side. Where nothing is found it is searched at full size
+    (at most 4,096), and then turned by quarters, with a higher threshold. Turned also where no face
+    has a score that is sure: what is then found with a clearly higher one takes its place.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        detector: as `open_detector` gives it.
+
+    Returns:
+        Faces in the photo's own pixels.
+    """
+    if min(rgb.shape[:2]) < _SMALLEST_SIDE:
+        return []
+    wanted = detector.thresholds
+    small, factor = _shrunk(rgb, LONG_SIDE)
+    found = detector.detect(small, wanted.upright)
+    if not found and factor > 1:
+        large, factor_of_large = _shrunk(rgb, LONGEST_SIDE)
+        smaller = factor_of_large / factor
+        found = [_scaled(face, smaller) for face in detector.detect(large, wanted.again)]
+    if _best(found) < wanted.sure:
+        found = max([found, *_turned(small, detector)], key=_worth(found))
+    scaled = [_scaled(face, factor) for face in found]
+    return sorted(scaled, key=lambda face: face.box[2] * face.box[3], reverse=True)
+
+
+def _turned(rgb: np.ndarray, detector: FaceDetector) -> Iterator[list[Face]]:
+    """What is found after a quarter, half and three quarters of a turn."""
+    height, width = rgb.shape[:2]
+    for quarters in (1, 2, 3):
+        turned = np.ascontiguousarray(np.rot90(rgb, quarters))
+        yield [
+            _turned_back(face, quarters, width, height)
+            for face in detector.detect(turned, detector.thresholds.again)
+        ]
+
+
+def _best(found: Sequence[Face]) -> float:
+    return max((face.score for face in found), default=0.0)
+
+
+def _worth(upright: Sequence[Face]) -> Callable[[Sequence[Face]], float]:
+    """The highest score; the photo as it is has an advantage, since most photos are upright."""
+    return lambda found: _best(found) + (_ADVANTAGE if found is upright and found else 0.0)
+
+
+def open_detector(spec: str) -> FaceDetector:
+    """The detector that `mtcnn` or `yunet:FILE` names.
+
+    Raises:
+        ConfigError: another name, or a backend of Keras on which MTCNN does not run.
+        UsageError: the file is not there or not YuNet's, or a package is missing.
+    """
+    name, _, file = spec.partition(":")
+    if name == MTCNN and not file:
+        return Mtcnn()
+    if name == YUNET and file:
+        return YuNet(file)
+    raise ConfigError(
+        f"Expected detector to be auto, mtcnn, yunet:FILE or none. Received: detector={quote(spec)}"
+        + (f"; the file comes from {YUNET_ADDRESS}" if name == YUNET else "")
+    )
+
+
+def check_spec(spec: str) -> None:
+    """Raises what `open_detector` would, as far as that costs no import of TensorFlow."""
+    if spec not in (NONE, AUTO, MTCNN):
+        name, _, file = spec.partition(":")
+        if name == YUNET and file:
+            _yunet_file(file)
+        else:
+            open_detector(spec)
+
+
+class Mtcnn:
+    """MTCNN. Its eye points are whole pixels."""
+
+    name = MTCNN
+    thresholds = Thresholds(upright=0.8, again=0.95, sure=0.99)
+
+    def __init__(self) -> None:
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            raise ConfigError(
+                "Expected TensorFlow as Keras's backend for detector=mtcnn. Received: "
+                f"{keras.backend.backend()}; pass detector=yunet:FILE"
+            )
+        import mtcnn
+
+        self._network = mtcnn.MTCNN()
+
+    def detect(self, rgb: np.ndarray, threshold: float) -> list[Face]:
+        """See `FaceDetector`."""
+        try:
+            found = self._network.detect_faces(rgb, threshold_onet=threshold, fit_to_image=False)
+        except ValueError:  # of an array without a candidate, in its second stage
+            return []
+        faces = []
+        for one in found:
+            points = one["keypoints"]
+            right, left = (_middle(points[eye]) for eye in ("left_eye", "right_eye"))  # as seen
+            box = tuple(float(v) for v in one["box"])
+            faces.append(Face(box=box, score=float(one["confidence"]), eyes=(right, left)))  # type: ignore[arg-type]
+        return faces
+
+
+class YuNet:
+    """YuNet by OpenCV."""
+
+    name = YUNET
+    thresholds = Thresholds(upright=0.6, again=0.8, sure=0.9)
+
+    def __init__(self, file: str) -> None:
+        path = _yunet_file(file)
+        try:
+            import cv2
+        except ImportError:
+            raise UsageError(
+                "Expected OpenCV for detector=yunet. Received: no package cv2; run pip install "
+                "'fer_experiments[faces]'"
+            ) from None
+        self._create: Callable[[float], Any] = lambda threshold: cv2.FaceDetectorYN.create(
+            str(path), "", (320, 320), threshold
+        )
+        try:
+            self._network = self._create(self.thresholds.upright)
+        except cv2.error as error:
+            raise FerError(
+                f"OpenCV {cv2.__version__} cannot read {path}: {summarize(error)}"
+            ) from None
+
+    def detect(self, rgb: np.ndarray, threshold: float) -> list[Face]:
+        """See `FaceDetector`."""
+        height, width = rgb.shape[:2]
+        self._network.setInputSize((width, height))
+        self._network.setScoreThreshold(threshold)
+        _, rows = self._network.detect(np.ascontiguousarray(rgb[:, :, ::-1]))
+        return [
+            Face(
+                box=(float(x), float(y), float(w), float(h)),
+                score=float(score),
+                eyes=((float(ax), float(ay)), (float(bx), float(by))),
+            )
+            for x, y, w, h, ax, ay, bx, by, *_, score in (rows if rows is not None else ())
+        ]
+
+
+def _yunet_file(file: str) -> Path:
+    path = expanded(file)
+    if not is_file(path):
+        raise UsageError(
+            f"Expected a file behind yunet:. Received: {quote(file, 200)} (looked for "
+            f"{quote(located(redact(file)), 300)}); it comes from {YUNET_ADDRESS}"
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != YUNET_SHA256:
+        raise UsageError(
+            f"Expected YuNet's file of March 2023, whose SHA-256 begins {YUNET_SHA256[:8]}. "
+            f"Received: {quote(str(path), 200)}, whose begins {digest[:8]}; it comes from "
+            f"{YUNET_ADDRESS}"
+        )
+    return path
+
+
+def _middle(point: Any) -> Point:
+    """Of a pixel that is named by whole numbers."""
+    x, y = point
+    return float(x) + 0.5, float(y) + 0.5
+
+
+def _shrunk(rgb: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
+    """The photo at this length of its long side, at most as it is; the photo's pixels for one."""
+    height, width = rgb.shape[:2]
+    factor = max(1.0, max(height, width) / long_side)
+    if factor == 1:
+        return rgb, 1.0
+    size = (max(1, round(width / factor)), max(1, round(height / factor)))
+    image = Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image), factor
+
+
+def _moved(face: Face, move: Callable[[Point], Point]) -> Face:
+    """The face with all its points moved; its box still lies along the image's edges."""
+    left, top, width, height = face.box
+    (x0, y0), (x1, y1) = move((left, top)), move((left + width, top + height))
+    box = (min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0))
+    eyes = face.eyes and (move(face.eyes[0]), move(face.eyes[1]))
+    return replace(face, box=box, eyes=eyes)
+
+
+def _scaled(face: Face, factor: float) -> Face:
+    return _moved(face, lambda point: (factor * point[0], factor * point[1]))
+
+
+def _turned_back(face: Face, quarters: int, width: int, height: int) -> Face:
+    """A face of a photo that `np.rot90` turned, in the photo as it was, (height, width)."""
+    moves: dict[int, Callable[[Point], Point]] = {
+        1: lambda p: (width - p[1], p[0]),
+        2: lambda p: (width - p[0], height - p[1]),
+        3: lambda p: (p[1], height - p[0]),
+    }
+    return _moved(face, moves[quarters])
