@@ -64,6 +64,16 @@ class DataConfig(_Checked):
     on_bad_image: str = _option(
         "refuse", "what to do with files that are no readable image", choices=("refuse", "skip")
     )
+    detector: str = _option(
+        "none",
+        "cuts the faces out of photos, as predict does: none, mtcnn, or yunet:FILE",
+    )
+    on_no_face: str = _option(
+        "drop",
+        "with a detector, what to do with photos in which no face is found; keep: their central "
+        "square is taken",
+        choices=("drop", "keep"),
+    )
     on_empty_class: str = _option(
         "refuse", "what to do with class folders without images", choices=("refuse", "drop")
     )

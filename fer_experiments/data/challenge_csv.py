@@ -19,6 +19,7 @@ from fer_experiments.config import DataConfig
 from fer_experiments.data.images import (
     FER_CLASSES,
     OFFICIAL_NAME,
+    Cut,
     LabelledImages,
     PixelRule,
     pixel_hashes,
@@ -28,7 +29,7 @@ from fer_experiments.data.images import (
 from fer_experiments.data.layout import Placed, Reading
 from fer_experiments.data.listing import Files, FolderFiles
 from fer_experiments.data.parallel import in_order
-from fer_experiments.errors import DataError, quote, summarize
+from fer_experiments.errors import ConfigError, DataError, quote, summarize
 
 # The challenge numbers the emotions in another order than the alphabetical folders.
 CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -116,12 +117,17 @@ class CsvSource:
         """What the rows say of emotion and usage; pixels are not looked at."""
         return self._reading
 
-    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule, cut: Cut | None = None) -> LabelledImages:
         """Parses every row.
 
         Raises:
             DataError: columns are missing, or bad rows with `on_bad_image=refuse`.
         """
+        if cut is not None:
+            raise ConfigError(
+                f"Expected detector=none for {self.path}, which holds faces and no photos. "
+                f"Received: detector={quote(config.detector)}"
+            )
         rows: list[_Row] = []
         bad: list[str] = []
         for parsed in in_order(_parser, self._chunks(), helpers=self.size >= _MANY):

@@ -66,8 +66,20 @@ class PreparedDataset:
         """By kind of number, the value that is white in files of more than 8 bits."""
         return dict(self.manifest.get("white", {}))
 
+    @property
+    def rule(self) -> PixelRule:
+        """How the images became pixels."""
+        return PixelRule(crop=self.crop, white=self.white, detector=self.detector)
+
+    @property
+    def detector(self) -> str:
+        """What cut the faces out of photos: none, mtcnn or yunet."""
+        return str(self.manifest.get("detector", "none"))
+
     def suits(self, rule: PixelRule) -> bool:
         """Whether the images became pixels as this rule says."""
+        if rule.detector != self.detector:
+            return False
         not_square = self.manifest.get("not_square", self.manifest["resized"])
         whites = self.white
         return (rule.crop == self.crop or not not_square) and all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from fer_experiments.data.files import Unreadable, as_text
 from fer_experiments.data.images import (
     BYTE,
     FAINT,
+    Cut,
     PixelRule,
     decode,
     pixel_hash,
@@ -57,6 +58,7 @@ class DecodedFiles:
     colour_converted: int
     resized: int
     not_square: int
+    no_face: int
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,17 @@ class _Chunk:
     ranges: list[_Range | None] = field(default_factory=list)
     colour: list[bool] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)  # (H, W) as decoded
+    no_face: list[bool] = field(default_factory=list)  # a detector found none
 
 
 def decode_files(
-    paths: Sequence[str], files: Readable, config: DataConfig, rule: PixelRule
+    paths: Sequence[str],
+    files: Readable,
+    config: DataConfig,
+    rule: PixelRule,
+    cut: Cut | None = None,
 ) -> DecodedFiles:
-    """Decodes with all cores.
+    """Decodes with all cores; `cut` cuts faces out, and may be pickled.
 
     Values of more than 8 bits need the range of all files, so such files are decoded twice.
 
@@ -91,19 +98,22 @@ def decode_files(
         DataError: bad images with `on_bad_image=refuse`, or a range that is unclear.
     """
     size = config.image_size
-    found = _decode(paths, files, size, rule)
-    rule = PixelRule(
-        crop=rule.crop, white={**rule.white, **_whites(paths, found.ranges, files.path)}
-    )
+    found = _decode(paths, files, size, rule, cut)
+    rule = replace(rule, white={**rule.white, **_whites(paths, found.ranges, files.path)})
     again = [i for i, seen in enumerate(found.ranges) if seen and found.reasons[i] is None]
     if again:
-        scaled = _decode([paths[i] for i in again], files, size, rule)
+        scaled = _decode([paths[i] for i in again], files, size, rule, cut)
         found.images[again] = scaled.images
-        for i, reason in zip(again, scaled.reasons, strict=True):
-            found.reasons[i] = reason
+        for i, reason, missed in zip(again, scaled.reasons, scaled.no_face, strict=True):
+            found.reasons[i], found.no_face[i] = reason, missed
     bad = tuple(reason for reason in found.reasons if reason)
     refuse_bad(bad, len(paths), config, str(files.path))
-    kept = [i for i, reason in enumerate(found.reasons) if reason is None]
+    dropped = config.on_no_face == "drop"
+    kept = [
+        i
+        for i, reason in enumerate(found.reasons)
+        if reason is None and not (dropped and found.no_face[i])
+    ]
     whole = len(kept) == len(paths)
     shapes = [found.shapes[i] for i in kept]
     return DecodedFiles(
@@ -115,18 +125,21 @@ def decode_files(
         colour_converted=sum(found.colour[i] for i in kept),
         resized=sum(shape != (size, size) for shape in shapes),
         not_square=sum(height != width for height, width in shapes),
+        no_face=sum(found.no_face),
     )
 
 
-def _decode(paths: Sequence[str], files: Readable, size: int, rule: PixelRule) -> _Chunk:
+def _decode(
+    paths: Sequence[str], files: Readable, size: int, rule: PixelRule, cut: Cut | None
+) -> _Chunk:
     """All of them as one chunk."""
     found = _Chunk(*_empty(len(paths), size))
     tasks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
     helpers = len(paths) * (1 - 1 / (os.cpu_count() or 1)) >= _WORTH_HELPERS
-    for chunk in in_order(partial(_decoder, files, size, rule), tasks, helpers=helpers):
+    for chunk in in_order(partial(_decoder, files, size, rule, cut), tasks, helpers=helpers):
         part = slice(len(found.reasons), len(found.reasons) + len(chunk.reasons))
         found.images[part], found.hashes[part] = chunk.images, chunk.hashes
-        for name in ("reasons", "ranges", "colour", "shapes"):
+        for name in ("reasons", "ranges", "colour", "shapes", "no_face"):
             getattr(found, name).extend(getattr(chunk, name))
     return found
 
@@ -135,21 +148,27 @@ def _empty(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((count, size, size), dtype=np.uint8), np.zeros((count, 16), dtype=np.uint8)
 
 
-def _decoder(files: Readable, size: int, rule: PixelRule) -> Callable[[Sequence[str]], _Chunk]:
+def _decoder(
+    files: Readable, size: int, rule: PixelRule, cut: Cut | None
+) -> Callable[[Sequence[str]], _Chunk]:
     """A process opens an archive once for all its tasks."""
-    return partial(_decode_some, files.open(), size, rule)
+    return partial(_decode_some, files.open(), size, rule, cut)
 
 
 def _decode_some(
-    read: Callable[[str], bytes], size: int, rule: PixelRule, paths: Sequence[str]
+    read: Callable[[str], bytes],
+    size: int,
+    rule: PixelRule,
+    cut: Cut | None,
+    paths: Sequence[str],
 ) -> _Chunk:
     chunk = _Chunk(*_empty(len(paths), size))
     for i, path in enumerate(paths):
         reason: str | None = None
         seen: _Range | None = None
-        colour, shape = False, (size, size)
+        colour, shape, missed = False, (size, size), False
         try:
-            decoded = decode(read(path))
+            decoded = decode(read(path), colours=cut is not None)
             grey, colour, shape = decoded.grey, decoded.colour_converted, decoded.grey.shape
             chunk.hashes[i] = np.frombuffer(pixel_hash(grey), dtype=np.uint8)
             white = decoded.white or rule.white.get(decoded.kind)
@@ -158,13 +177,20 @@ def _decode_some(
             elif decoded.kind != BYTE and grey.max() > white:
                 raise Unreadable(f"its values reach {grey.max():g}, and {white:g} is white")
             else:
-                chunk.images[i] = to_pixels(grey, size=size, crop=rule.crop, white=white)
+                face = None if cut is None else cut(decoded, white)
+                missed = cut is not None and face is None
+                chunk.images[i] = (
+                    to_pixels(grey, size=size, crop=rule.crop, white=white)
+                    if face is None
+                    else face
+                )
         except Unreadable as error:
             reason = f"{escaped(as_text(path))}: {error}"
         chunk.reasons.append(reason)
         chunk.ranges.append(seen)
         chunk.colour.append(colour)
         chunk.shapes.append(shape)
+        chunk.no_face.append(missed)
     return chunk
 
 

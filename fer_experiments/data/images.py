@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +43,7 @@ class PixelRule:
     """How grey values become pixels, but for the size: the same for a data set and its models."""
 
     crop: str = CENTRAL_SQUARE
+    detector: str = "none"  # what cut the faces out of photos: none, mtcnn, yunet
     # By kind of number, the value that is white where files do not say; others: the data decide.
     white: Mapping[str, float] = field(default_factory=dict)
 
@@ -63,6 +64,7 @@ class LabelledImages:
     colour_converted: int = 0
     resized: int = 0
     not_square: int = 0  # before they were cropped or pressed
+    no_face: int = 0  # photos in which a detector found none, kept or not
 
 
 class BadImage(Unreadable):
@@ -78,6 +80,10 @@ class Decoded:
     white: float | None  # the value that is white; None: the file does not say
     colour_converted: bool
     colours: np.ndarray | None = None  # (H, W, 3) uint8 if asked for; None: it has none of 8 bits
+
+
+# From an image and the value that is white in it to a face's pixels (S, S) uint8; None: no face.
+Cut = Callable[[Decoded, float], np.ndarray | None]
 
 
 def decode(content: bytes, *, colours: bool = False) -> Decoded:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from fer_experiments.data.dataset import (
 )
 from fer_experiments.data.images import (
     CENTRAL_SQUARE,
+    Cut,
     LabelledImages,
     PixelRule,
 )
@@ -89,6 +90,7 @@ def prepare(
     rule: PixelRule | None = None,
     *,
     told: Callable[[Plan], None] = lambda plan: None,
+    cut: Cut | None = None,
 ) -> PreparedDataset:
     """Finds the prepared dataset that the configuration asks for, or makes it.
 
@@ -96,6 +98,7 @@ def prepare(
         config: which images, and how they are split.
         rule: how they become pixels, for a model that knows; None: as is best for the data.
         told: gets what the source was taken to mean, before anything is decoded.
+        cut: cuts faces out of photos; see `faces.preparing`, which everybody but tests calls.
 
     Raises:
         UsageError: `dataset` names nothing that can be read.
@@ -107,7 +110,7 @@ def prepare(
     found = planned.found()
     if found is not None:
         return found
-    return write(planned.source.read(planned.config, rule), planned)
+    return write(planned.source.read(planned.config, rule, cut), planned)
 
 
 def find(key: str) -> PreparedDataset | None:
@@ -219,6 +222,8 @@ def write(data: LabelledImages, planned: Plan) -> PreparedDataset:
         "not_square": data.not_square,
         # Where all are square either rule gives these pixels, and later requests share the folder.
         "crop": data.rule.crop if data.not_square else CENTRAL_SQUARE,
+        "detector": detector_of(config),
+        "no_face": data.no_face,
         "white": dict(data.rule.white),
         "package_version": __version__,
     }
@@ -244,6 +249,11 @@ def _asked(config: DataConfig) -> dict[str, Any]:
         "data_seed": config.data_seed,
         "leaks": config.leaks,
     }
+
+
+def detector_of(config: DataConfig) -> str:
+    """The detector's name, without its file."""
+    return config.detector.partition(":")[0]
 
 
 def _draws_val(data: LabelledImages, config: DataConfig) -> bool:
@@ -276,6 +286,8 @@ def _source_key(
         "leaks": config.leaks,
         "on_bad_image": config.on_bad_image,
     }
-    if rule != PixelRule():
-        asked["rule"] = asdict(rule)
+    if replace(rule, detector="none") != PixelRule():
+        asked["rule"] = {"crop": rule.crop, "white": dict(rule.white)}
+    if detector_of(config) != "none":  # not where its file lies
+        asked |= {"detector": detector_of(config), "on_no_face": config.on_no_face}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -20,6 +20,7 @@ from fer_experiments.data.files import is_file, is_folder, located
 from fer_experiments.data.images import (
     FER_CLASSES,
     OFFICIAL_NAME,
+    Cut,
     LabelledImages,
     PixelRule,
     pixel_hashes,
@@ -55,7 +56,7 @@ class Source(Protocol):
     def reading(self) -> Reading:
         """What the source holds, told by names, tables and counts; no image is decoded."""
 
-    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule, cut: Cut | None = None) -> LabelledImages:
         """Every image, decoded; `rule` says how its values become pixels."""
 
 
@@ -120,7 +121,7 @@ class SyntheticSource:
         placed = tuple(Placed(name, *name.split("/")[:2]) for name in ids)
         return Reading(files=placed, class_names=tuple(synthetic.CLASS_NAMES))
 
-    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule, cut: Cut | None = None) -> LabelledImages:
         """Draws them."""
         images, labels, ids = synthetic.draw_faces(
             count=self.size, seed=self.data_seed, image_size=config.image_size
@@ -156,13 +157,13 @@ class KaggleSource:
         )
         return Reading(files=placed, class_names=FER_CLASSES)
 
-    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule, cut: Cut | None = None) -> LabelledImages:
         """Downloads if needed, then reads the folder.
 
         Raises:
             DataError: Kaggle cannot be reached.
         """
-        return TreeSource(FolderFiles(self._download())).read(config, rule)
+        return TreeSource(FolderFiles(self._download())).read(config, rule, cut)
 
     @staticmethod
     def _download() -> Path:

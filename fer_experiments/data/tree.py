@@ -18,7 +18,7 @@ from fer_experiments.data import layout
 from fer_experiments.data.challenge_csv import CsvSource, is_table
 from fer_experiments.data.decoding import decode_files
 from fer_experiments.data.files import as_text, suffix_of
-from fer_experiments.data.images import FER_CLASSES, OFFICIAL_NAME, LabelledImages, PixelRule
+from fer_experiments.data.images import FER_CLASSES, OFFICIAL_NAME, Cut, LabelledImages, PixelRule
 from fer_experiments.data.listing import Files, Listing, TarFiles
 from fer_experiments.errors import DataError, quote
 
@@ -118,7 +118,7 @@ class TreeSource:
             identity["reading"] = hashlib.sha256(told).hexdigest()
         return identity
 
-    def read(self, config: DataConfig, rule: PixelRule) -> LabelledImages:
+    def read(self, config: DataConfig, rule: PixelRule, cut: Cut | None = None) -> LabelledImages:
         """Decodes every image in every class folder.
 
         Raises:
@@ -126,9 +126,9 @@ class TreeSource:
                 `on_bad_image=refuse`.
         """
         if self._table is not None:
-            return self._table.read(config, rule)
+            return self._table.read(config, rule, cut)
         files, class_names = self._reading.files, self._reading.class_names
-        decoded = decode_files([file.path for file in files], self.files, config, rule)
+        decoded = decode_files([file.path for file in files], self.files, config, rule, cut)
         kept = [files[i] for i in decoded.kept]
         lost = set(class_names) - {f.label for f in kept if f.part == "train"}
         if lost:
@@ -150,6 +150,7 @@ class TreeSource:
             colour_converted=decoded.colour_converted,
             resized=decoded.resized,
             not_square=decoded.not_square,
+            no_face=decoded.no_face,
         )
 
 

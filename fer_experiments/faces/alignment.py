@@ -8,13 +8,15 @@ A model that was trained on such images reads this framing as much as the face (
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 # The eye on the image's left and the one on its right, as shares of the square's side.
-EYES = ((14.8 / 48, 18.3 / 48), (32.7 / 48, 18.3 / 48))
+Point = tuple[float, float]
+EYES: tuple[Point, Point] = ((14.8 / 48, 18.3 / 48), (32.7 / 48, 18.3 / 48))
 # A detector's box: its height in sides of the square, and where in the square its centre lies.
 BOX_HEIGHT = 1.04
 BOX_CENTRE = (0.5, 0.52)
@@ -22,8 +24,6 @@ BOX_CENTRE = (0.5, 0.52)
 _MOST_SAMPLES = 32
 # Eyes nearer to each other than this share of the box's width are no two eyes (a profile).
 _NEAREST_EYES = 0.1
-
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,19 @@ class Face:
     box: tuple[float, float, float, float]  # left, top, width, height; may reach outside the image
     score: float  # of the detector, 0 to 1
     eyes: tuple[Point, Point] | None = None  # the person's right eye first: on the image's left
+    reference: tuple[Point, Point] = EYES  # where this detector sees them in FER-2013's square
+
+    def moved(self, move: Callable[[Point], Point]) -> Face:
+        """With all points moved; the box still lies along the image's edges."""
+        left, top, width, height = self.box
+        (x0, y0), (x1, y1) = move((left, top)), move((left + width, top + height))
+        box = (min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0))
+        eyes = self.eyes and (move(self.eyes[0]), move(self.eyes[1]))
+        return replace(self, box=box, eyes=eyes)
+
+    def scaled(self, factor: float) -> Face:
+        """In an image that is so many times as large."""
+        return self.moved(lambda point: (factor * point[0], factor * point[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +65,12 @@ def square_of(face: Face) -> Square:
     """The square to cut out: by the eyes where they are known, else by the box."""
     left, top, width, height = face.box
     if face.eyes is not None:
-        (x0, y0), (x1, y1) = face.eyes
-        distance = math.hypot(x1 - x0, y1 - y0)
-        if distance > _NEAREST_EYES * width:
-            share = EYES[1][0] - EYES[0][0]
-            edge = ((x1 - x0) / share, (y1 - y0) / share)
-            # Down is a quarter turn from the upper edge: (-y, x).
-            across, down = EYES[0]
-            corner = (
-                x0 - across * edge[0] + down * edge[1],
-                y0 - across * edge[1] - down * edge[0],
-            )
-            return Square(corner=corner, edge=edge)
+        first, second = (complex(*eye) for eye in face.eyes)
+        if abs(second - first) > _NEAREST_EYES * width:
+            here, there = (complex(*eye) for eye in face.reference)
+            edge = (second - first) / (there - here)
+            corner = first - here * edge
+            return Square(corner=(corner.real, corner.imag), edge=(edge.real, edge.imag))
     side = height / BOX_HEIGHT
     x, y = left + width / 2, top + height / 2
     return Square(corner=(x - BOX_CENTRE[0] * side, y - BOX_CENTRE[1] * side), edge=(side, 0.0))

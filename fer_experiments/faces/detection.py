@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,8 @@ YUNET_ADDRESS = (
 )
 # Pixels of the long side at which a photo is searched first, and at all.
 LONG_SIDE, LONGEST_SIDE = 1280, 4096
+# A smaller picture is enlarged to this long side: detectors miss faces that fill 40 pixels.
+_SHORTEST_LONG_SIDE = 320
 # By so much must a turned photo's best score be higher.
 _ADVANTAGE = 0.005
 # Smaller images hold no face that a detector knows.
@@ -59,6 +61,9 @@ class FaceDetector(Protocol):
     def detect(self, rgb: np.ndarray, threshold: float) -> list[Face]:
         """Faces of at least this score in (H, W, 3) uint8, in no order."""
 
+    def detect_in_all(self, pictures: Sequence[np.ndarray], threshold: float) -> list[list[Face]]:
+        """The same for several pictures, which takes less time than one after another."""
+
 
 def find_faces(rgb: np.ndarray, detector: FaceDetector) -> list[Face]:
     """All faces of an upright photo, the largest first.
@@ -77,15 +82,15 @@ def find_faces(rgb: np.ndarray, detector: FaceDetector) -> list[Face]:
     if min(rgb.shape[:2]) < _SMALLEST_SIDE:
         return []
     wanted = detector.thresholds
-    small, factor = _shrunk(rgb, LONG_SIDE)
+    small, factor = _resized(rgb, LONG_SIDE)
     found = detector.detect(small, wanted.upright)
     if not found and factor > 1:
-        large, factor_of_large = _shrunk(rgb, LONGEST_SIDE)
+        large, factor_of_large = _resized(rgb, LONGEST_SIDE)
         smaller = factor_of_large / factor
-        found = [_scaled(face, smaller) for face in detector.detect(large, wanted.again)]
+        found = [face.scaled(smaller) for face in detector.detect(large, wanted.again)]
     if _best(found) < wanted.sure:
         found = max([found, *_turned(small, detector)], key=_worth(found))
-    scaled = [_scaled(face, factor) for face in found]
+    scaled = [face.scaled(factor) for face in found]
     return sorted(scaled, key=lambda face: face.box[2] * face.box[3], reverse=True)
 
 
@@ -141,6 +146,8 @@ class Mtcnn:
     """MTCNN. Its eye points are whole pixels."""
 
     name = MTCNN
+    # Medians of 525 training images of FER-2013 that were pasted and found (`faces.pasted`).
+    reference = ((0.3169, 0.3878), (0.6874, 0.3854))
     thresholds = Thresholds(upright=0.8, again=0.95, sure=0.99)
 
     def __init__(self) -> None:
@@ -157,23 +164,33 @@ class Mtcnn:
 
     def detect(self, rgb: np.ndarray, threshold: float) -> list[Face]:
         """See `FaceDetector`."""
-        try:
-            found = self._network.detect_faces(rgb, threshold_onet=threshold, fit_to_image=False)
-        except ValueError:  # of an array without a candidate, in its second stage
-            return []
-        faces = []
-        for one in found:
-            points = one["keypoints"]
-            right, left = (_middle(points[eye]) for eye in ("left_eye", "right_eye"))  # as seen
-            box = tuple(float(v) for v in one["box"])
-            faces.append(Face(box=box, score=float(one["confidence"]), eyes=(right, left)))  # type: ignore[arg-type]
-        return faces
+        return self.detect_in_all([rgb], threshold)[0]
+
+    def detect_in_all(self, pictures: Sequence[np.ndarray], threshold: float) -> list[list[Face]]:
+        """See `FaceDetector`."""
+        found = self._network.detect_faces(
+            list(pictures), threshold_onet=threshold, fit_to_image=False
+        )
+        # Where no picture holds a face there is one list.
+        return [[self._face(one) for one in faces] for faces in found] or [[] for _ in pictures]
+
+    def _face(self, found: Mapping[str, Any]) -> Face:
+        points = found["keypoints"]
+        left, top, width, height = (float(value) for value in found["box"])
+        return Face(
+            box=(left, top, width, height),
+            score=float(found["confidence"]),
+            eyes=(_middle(points["left_eye"]), _middle(points["right_eye"])),  # as seen
+            reference=self.reference,
+        )
 
 
 class YuNet:
     """YuNet by OpenCV."""
 
     name = YUNET
+    # Medians of 576 training images of FER-2013 that were pasted and found (`faces.pasted`).
+    reference = ((0.2992, 0.3795), (0.6841, 0.3841))
     thresholds = Thresholds(upright=0.6, again=0.8, sure=0.9)
 
     def __init__(self, file: str) -> None:
@@ -206,9 +223,14 @@ class YuNet:
                 box=(float(x), float(y), float(w), float(h)),
                 score=float(score),
                 eyes=((float(ax), float(ay)), (float(bx), float(by))),
+                reference=self.reference,
             )
             for x, y, w, h, ax, ay, bx, by, *_, score in (rows if rows is not None else ())
         ]
+
+    def detect_in_all(self, pictures: Sequence[np.ndarray], threshold: float) -> list[list[Face]]:
+        """See `FaceDetector`."""
+        return [self.detect(picture, threshold) for picture in pictures]
 
 
 def _yunet_file(file: str) -> Path:
@@ -234,28 +256,16 @@ def _middle(point: Any) -> Point:
     return float(x) + 0.5, float(y) + 0.5
 
 
-def _shrunk(rgb: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
-    """The photo at this length of its long side, at most as it is; the photo's pixels for one."""
+def _resized(rgb: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
+    """The photo with a long side of 320 to `long_side` pixels; the photo's pixels for one."""
     height, width = rgb.shape[:2]
-    factor = max(1.0, max(height, width) / long_side)
+    longest = max(height, width)
+    factor = longest / min(max(longest, _SHORTEST_LONG_SIDE), long_side)
     if factor == 1:
         return rgb, 1.0
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
     image = Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     return np.asarray(image), factor
-
-
-def _moved(face: Face, move: Callable[[Point], Point]) -> Face:
-    """The face with all its points moved; its box still lies along the image's edges."""
-    left, top, width, height = face.box
-    (x0, y0), (x1, y1) = move((left, top)), move((left + width, top + height))
-    box = (min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0))
-    eyes = face.eyes and (move(face.eyes[0]), move(face.eyes[1]))
-    return replace(face, box=box, eyes=eyes)
-
-
-def _scaled(face: Face, factor: float) -> Face:
-    return _moved(face, lambda point: (factor * point[0], factor * point[1]))
 
 
 def _turned_back(face: Face, quarters: int, width: int, height: int) -> Face:
@@ -265,4 +275,4 @@ def _turned_back(face: Face, quarters: int, width: int, height: int) -> Face:
         2: lambda p: (width - p[0], height - p[1]),
         3: lambda p: (p[1], height - p[0]),
     }
-    return _moved(face, moves[quarters])
+    return face.moved(moves[quarters])

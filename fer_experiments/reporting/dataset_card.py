@@ -67,6 +67,11 @@ def _by_split(counts: Mapping[str, int]) -> str:
 def pixel_lines(prepared: PreparedDataset) -> list[str]:
     """How files became pixels, where that was not plain."""
     lines = []
+    if prepared.detector != "none":
+        without = prepared.manifest["no_face"]
+        lines.append(
+            f"faces cut out of photos by {prepared.detector}; in {without} photos none was found"
+        )
     if prepared.crop == SQUASH:
         lines.append("images that were not square were squashed, as older versions did")
     elif count := prepared.manifest.get("not_square"):

@@ -15,6 +15,7 @@ from fer_experiments.data import seen
 from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import PixelRule
 from fer_experiments.data.sources import open_source
+from fer_experiments.faces import preparing
 from fer_experiments.models import backbones
 from fer_experiments.models import weights as pretrained
 from fer_experiments.recipes import DEFAULT_RECIPE, resolve
@@ -78,7 +79,7 @@ def prepare(
 
     Says how the source was read: in a line, or as a table where `whole`.
     """
-    prepared = data.prepare(config.data, rule, told=partial(say_reading, whole=whole))
+    prepared = preparing.prepare(config.data, rule, told=partial(say_reading, whole=whole))
     return config.replace(split=prepared.manifest["split"]), prepared
 
 

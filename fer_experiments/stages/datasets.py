@@ -5,8 +5,9 @@ from __future__ import annotations
 from fer_experiments.config import DataConfig
 from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.data.images import SQUASH, PixelRule
-from fer_experiments.data.prepared import by_fingerprint, prepare
+from fer_experiments.data.prepared import by_fingerprint
 from fer_experiments.errors import DataError
+from fer_experiments.faces.preparing import prepare
 
 
 def dataset_of(config: DataConfig, fingerprint: str) -> PreparedDataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from fer_experiments.config import Config
 from fer_experiments.data.dataset import PreparedDataset
 from fer_experiments.errors import ConfigError, DataError
 from fer_experiments.evaluation.metrics import Report, report
-from fer_experiments.evaluation.predictions import Views, test_time_views
+from fer_experiments.evaluation.predictions import Views, predict, test_time_views
 from fer_experiments.evaluation.split_evaluation import SplitEvaluation
 from fer_experiments.reporting import evaluation_notes, figures, image_grids
 from fer_experiments.reporting.findings import top_confusions
@@ -21,6 +22,7 @@ from fer_experiments.run_names import run_name
 from fer_experiments.stages import common, contestants
 from fer_experiments.stages.datasets import dataset_of
 from fer_experiments.stages.overlap import Overlap, overlap
+from fer_experiments.stages.photo_score import photo_score
 from fer_experiments.stages.selection import MODEL_STAGES, Meant, answered, choose
 from fer_experiments.tracking import names
 from fer_experiments.tracking.evaluations import FORMAT
@@ -91,7 +93,10 @@ def run(
         writer.tags(_tags_of_overlap(logged, seen))
         console.load_keras()
         label = run_name(config, source.stage)
-        found = judge(writer, load(logged), prepared, logged, label=label, seen=seen, views=views)
+        model = load(logged)
+        found = judge(writer, model, prepared, logged, label=label, seen=seen, views=views)
+        photo = photo_score(partial(predict, model), prepared, data_seed=config.data.data_seed)
+        writer.metrics(photo, model_id=logged.model_id, dataset=(prepared, "val"))
         # After the scores: MLflow's comparison opens on the metric that was logged first.
         writer.metrics({n: source.metrics[n] for n in _COST if n in source.metrics})
         _tell(writer, config, prepared, found, seen, name=name, answered=answered(logged))
@@ -173,8 +178,6 @@ def judge(
     views: Views | None = None,
 ) -> dict[str, SplitEvaluation]:
     """Predicts val and test, writes scores, figures and predictions of each."""
-    from fer_experiments.evaluation.predictions import predict
-
     found: dict[str, SplitEvaluation] = {}
     for split in SPLITS:
         images, labels = prepared.split(split)

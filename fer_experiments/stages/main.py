@@ -9,6 +9,7 @@ from fer_experiments import console
 from fer_experiments.config import Config
 from fer_experiments.data import prepared as data
 from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.faces import preparing
 from fer_experiments.reporting.tables import markdown
 from fer_experiments.stages import common, compare, evaluate, finetune, prepare, register, train
 from fer_experiments.stages.selection import Meant, check_fits
@@ -139,7 +140,7 @@ class _Stages:
         """The prepared data."""
         if not self._is_done("prepare"):
             return prepare.run(config, parent=self._main).dataset
-        return data.prepare(config.data)
+        return preparing.prepare(config.data)
 
     def backbone(self, config: Config) -> dict[str, float]:
         """Scores of the fine-tuned model."""

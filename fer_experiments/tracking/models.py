@@ -45,11 +45,12 @@ class LoggedModel:
     seen: Seen
     crop: str = SQUASH  # what becomes of images that are not square
     white: Mapping[str, float] = field(default_factory=dict)  # by kind of number of the images
+    detector: str = "none"  # what cut the faces out of the photos that it was trained on
 
     @property
     def rule(self) -> PixelRule:
         """How grey values become the pixels that it knows."""
-        return PixelRule(crop=self.crop, white=self.white)
+        return PixelRule(crop=self.crop, white=self.white, detector=self.detector)
 
     @property
     def model_id(self) -> str:
@@ -105,6 +106,7 @@ def describe(uri: str) -> LoggedModel:
                 else seen.assumed(fingerprint, run_id)
             ),
             crop=str(metadata.get("crop", SQUASH)),  # as all were in older versions
+            detector=str(metadata.get("detector", "none")),
             white={str(k): float(v) for k, v in metadata.get("white", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -246,7 +246,7 @@ class Writer:
         if self.journal.has(Model):
             return  # the process was cut short after this
         images, _ = prepared.split("train")
-        rule = rule or PixelRule(crop=prepared.crop, white=prepared.white)
+        rule = rule or prepared.rule
         with self.journal.new_file("model.keras") as file:
             # A copy of the graph without optimizer state, which would triple the file.
             keras.Model(model.input, model.output, name=model.name).save(file)
@@ -254,6 +254,7 @@ class Writer:
             "class_names": list(prepared.class_names),
             "image_size": prepared.image_size,
             "crop": rule.crop,
+            "detector": rule.detector,
             "white": dict(rule.white),
             "config": config.stored(),
             "dataset_name": prepared.name,
