@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import re
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 
 # More than any photo of a face takes, and what a reader can hold.
 LARGEST_FILE = 64 * 2**20  # bytes
+# Pillow reads AVIF where it was built so, and HEIC with the package pillow-heif.
+READS_AVIF = find_spec("PIL._avif") is not None
+READS_HEIC = find_spec("pillow_heif") is not None
+_SOMETIMES = {".avif": READS_AVIF, ".heic": READS_HEIC, ".heif": READS_HEIC}
 # How files end whose formats are read (`images.FORMATS`); .jfif and .jpe are JPEG too.
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
     ".pgm", ".ppm", ".pbm", ".pnm",
+    *(suffix for suffix, is_read in _SOMETIMES.items() if is_read),
 })  # fmt: skip
 # Images too, but none that is read: whoever has them must hear that they are left out.
 UNREAD_IMAGE_SUFFIXES = frozenset({
-    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".tga", ".exr", ".hdr",
+    ".jxl", ".jp2", ".svg", ".psd", ".ico", ".tga", ".exr", ".hdr",
     ".dib", ".pfm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+    *(suffix for suffix, is_read in _SOMETIMES.items() if not is_read),
 })  # fmt: skip
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mov", ".mkv", ".m4v"})
 # What systems and programs leave beside people's files; names that begin with a dot are junk too.

@@ -6,12 +6,13 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fer_experiments.config import DataConfig
-from fer_experiments.data.files import Unreadable
+from fer_experiments.data.files import READS_AVIF, READS_HEIC, Unreadable
 from fer_experiments.errors import DataError, quote, summarize
 
 # The seven emotions in label order, as Kaggle's folders sort.
@@ -21,7 +22,11 @@ OFFICIAL_NAME = "fer2013"
 # A larger image is no photo of a face, and might be made to fill the memory.
 LARGEST_PHOTO = 100_000_000  # pixels
 # What photos come as. Pillow knows more, some of which (EPS) it hands to other programs.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+FORMATS = (
+    "JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP",
+    *(("AVIF",) if READS_AVIF else ()),
+    *(("HEIF",) if READS_HEIC else ()),
+)  # fmt: skip
 
 # What becomes of an image that is not square: its central square is taken; or all of it is pressed
 # into a square, as in data and for models of older versions.
@@ -97,6 +102,7 @@ def decode(content: bytes, *, colours: bool = False) -> Decoded:
     """
     if not content:
         raise BadImage("empty file")
+    _know_heic()
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > LARGEST_PHOTO:
@@ -114,6 +120,15 @@ def decode(content: bytes, *, colours: bool = False) -> Decoded:
     # Pillow's decoders raise almost anything on damaged input.
     except Exception as error:
         raise BadImage(f"cannot be decoded: {summarize(error, 80)}") from None
+
+
+@cache
+def _know_heic() -> None:
+    """Tells Pillow of the format, once."""
+    if READS_HEIC:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def _numbers(image: Image.Image) -> tuple[str, float | None]:

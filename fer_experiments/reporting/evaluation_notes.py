@@ -19,6 +19,7 @@ def note(
     chosen: str,
     unknown: str,
     model: str,
+    photo: str | None = None,
 ) -> str:
     """The note of an evaluation, as Markdown.
 
@@ -29,6 +30,7 @@ def note(
         chosen: what images of these splits chose of the model.
         unknown: why it is not known which of the images the model was trained on; empty if it is.
         model: which model it is, in words.
+        photo: its photo score, in words.
     """
     rows = [
         f"**{config.model.backbone}**, recipe `{config.recipe}`, judged on {dataset_name}.",
@@ -58,6 +60,8 @@ def note(
                 "predicted."
             )
         rows += ["", *(f"- {split}: {line}" for line in top_confusions(r.confusion, r.class_names))]
+    if photo:
+        rows += ["", f"**Photos**: {photo.removeprefix('photo ')}."]
     rows += ["", f"Model: {model}"]
     return "\n".join(rows)
 
@@ -105,6 +109,7 @@ def lines(
     chosen: str,
     unknown: str,
     whole: bool = False,
+    photo: str | None = None,
 ) -> list[str]:
     """The last lines of an evaluation: key figures; `whole`: the scores of each class, too."""
     lines = [f"{name} on {dataset_name} (95 % intervals)"]
@@ -114,6 +119,7 @@ def lines(
         f"ECE {r.calibration.ece:.3f}, {r.images} images"
         for part, r in _parts(found)
     ]
+    lines += [photo] if photo else []
     lines += _seen_lines(found, chosen, unknown)
     if "test" not in found:
         lines.append("there are no test images: only val was scored")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fer_experiments.reporting.comparison_tables import scores_in_words
+from fer_experiments.reporting.photo_notes import photo_line
 from fer_experiments.tracking.evaluations import Evaluation
 from fer_experiments.tracking.models import LoggedModel
 
@@ -31,6 +32,9 @@ def model_card(best: Evaluation, trained: LoggedModel) -> str:
             continue
         if f"{split}/accuracy" in best.metrics:
             rows.append(f"| {split} | {' | '.join(scores_in_words(best, split))} |")
+    photo = photo_line(best.metrics)
+    if photo:
+        rows += ["", f"**On photos**: {photo.removeprefix('photo ')}."]
     remarks = [best.val_remark]
     if duplicated:
         remarks.append("clean: images that the model was not trained on.")

@@ -65,6 +65,8 @@ def _close(found: Predictions, *, strict: bool) -> None:
             f"{found.predictor.image_size} pixels: pass --detector auto if they show more than a "
             "face"
         )
+    if found.searched and found.photo_warning:
+        console.warn(found.photo_warning)
     failures = "; ".join(found.failures)
     if found.count and not found.judged:
         raise DataError(f"None of {found.count} files has an answer: {failures}")

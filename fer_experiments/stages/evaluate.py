@@ -18,6 +18,7 @@ from fer_experiments.evaluation.predictions import Views, predict, test_time_vie
 from fer_experiments.evaluation.split_evaluation import SplitEvaluation
 from fer_experiments.reporting import evaluation_notes, figures, image_grids
 from fer_experiments.reporting.findings import top_confusions
+from fer_experiments.reporting.photo_notes import photo_line
 from fer_experiments.run_names import run_name
 from fer_experiments.stages import common, contestants
 from fer_experiments.stages.datasets import dataset_of
@@ -99,7 +100,10 @@ def run(
         writer.metrics(photo, model_id=logged.model_id, dataset=(prepared, "val"))
         # After the scores: MLflow's comparison opens on the metric that was logged first.
         writer.metrics({n: source.metrics[n] for n in _COST if n in source.metrics})
-        _tell(writer, config, prepared, found, seen, name=name, answered=answered(logged))
+        _tell(
+            writer, config, prepared, found, seen,
+            name=name, answered=answered(logged), photo=photo_line(photo),
+        )  # fmt: skip
     scores = {split: judged.report.scores() for split, judged in found.items()}
     return common.result(
         writer, {f"{split}/{n}": value for split, own in scores.items() for n, value in own.items()}
@@ -135,9 +139,10 @@ def _tell(
     *,
     name: str,
     answered: str,
+    photo: str | None,
 ) -> None:
     """The note, and the last lines."""
-    told = {"chosen": seen.chosen, "unknown": seen.unknown}
+    told = {"chosen": seen.chosen, "unknown": seen.unknown, "photo": photo or ""}
     writer.note(evaluation_notes.note(config, prepared.name, found, model=answered, **told))
     watched = console.is_terminal()
     lines = evaluation_notes.lines(name, prepared.name, found, whole=watched, **told)

@@ -34,6 +34,7 @@ from fer_experiments.faces.detection import AUTO
 from fer_experiments.faces.photos import Search
 from fer_experiments.inference.predictor import Predictor
 from fer_experiments.inference.stream import Picture, Source, judge
+from fer_experiments.reporting.photo_notes import photo_warning
 from fer_experiments.secrets import redact
 from fer_experiments.stages.annotate import Annotator
 
@@ -100,6 +101,8 @@ class Predictions:
     without_face: int = 0  # pictures
     unreadable: list[str] = field(default_factory=list)  # "file: reason"
     shrunk: int = 0  # pictures that look like photos and were not searched
+    searched: int = 0  # pictures in which faces were found
+    photo_warning: str | None = None  # what the model loses on those
     whites: Counter[str] = field(default_factory=Counter)
 
     def rows(self) -> Iterator[Row]:
@@ -132,6 +135,7 @@ class Predictions:
             self.without_face += 1
             return [Row(file=file, time=seconds, error="no face was found")]
         self.judged.add(file)
+        self.searched += photo.crops[0].face is not None
         self.faces += len(photo.crops)
         names = self.predictor.class_names
         return [
@@ -239,9 +243,10 @@ def run(
     else:
         files = _files(paths, others)
         sources, count = _of_files(files, others, options.every), len(files)
-    predictor, told, answered = _predictor(model, model_name)
+    predictor, told, answered, warning = _predictor(model, model_name)
     return Predictions(
         predictor=predictor,
+        photo_warning=warning,
         model=told,
         answered=answered,
         sources=sources,
@@ -251,11 +256,13 @@ def run(
     )
 
 
-def _predictor(model: str | None, model_name: str | None) -> tuple[Predictor, dict[str, Any], str]:
-    """The model, and who it is for scripts and in words."""
+def _predictor(
+    model: str | None, model_name: str | None
+) -> tuple[Predictor, dict[str, Any], str, str | None]:
+    """The model, who it is for scripts and in words, and what to say before it judges photos."""
     from fer_experiments.stages import selection
     from fer_experiments.tracking import registry
-    from fer_experiments.tracking.models import load_predictor
+    from fer_experiments.tracking.models import load_predictor, metrics_of
 
     logged = selection.predictor(model, model_name)
     versions = registry.holding(logged.uri)
@@ -268,7 +275,8 @@ def _predictor(model: str | None, model_name: str | None) -> tuple[Predictor, di
         ],
     }
     answered = selection.answered(logged, versions)
-    return load_predictor(logged, versions=versions), told, answered
+    warning = photo_warning(metrics_of(logged))
+    return load_predictor(logged, versions=versions), told, answered, warning
 
 
 def _of_files(
@@ -280,7 +288,7 @@ def _of_files(
         if suffix in VIDEO_SUFFIXES:
             yield from _of_video(file, name, every)
         elif suffix in UNREAD_IMAGE_SUFFIXES:
-            yield Source(name=name, read=partial(_refuse, f"{suffix} is no format that is read"))
+            yield Source(name=name, read=partial(_refuse, _unread(suffix)))
         elif is_image or _is_image(file):
             yield Source(name=name, read=partial(read_file, file))
         else:
@@ -308,6 +316,11 @@ def _of_camera(camera: str) -> Iterator[Source]:
 
 def _given(rgb: np.ndarray) -> np.ndarray:
     return rgb
+
+
+def _unread(suffix: str) -> str:
+    how = "; pip install pillow-heif reads it" if suffix in (".heic", ".heif") else ""
+    return f"{suffix} is no format that is read{how}"
 
 
 def _refuse(reason: str) -> bytes:

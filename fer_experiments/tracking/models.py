@@ -133,6 +133,22 @@ def _unreadable(uri: str, error: Exception) -> FerError:
     )
 
 
+def metrics_of(logged: LoggedModel) -> dict[str, float]:
+    """The newest value of each metric that was logged for the model.
+
+    Raises:
+        TrackingError: the store did not answer.
+    """
+    with store.translated():
+        try:
+            found = store.client().get_logged_model(logged.model_id).metrics or []
+        except MlflowException as error:
+            if not store.is_missing(error):
+                raise
+            return {}  # it lies outside of the store
+    return {m.key: float(m.value) for m in sorted(found, key=lambda m: m.timestamp)}
+
+
 def load(logged: LoggedModel) -> keras.Model:
     """The Keras model, from its .keras file alone and in Keras's safe mode.
 
