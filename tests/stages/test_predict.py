@@ -79,6 +79,8 @@ def test_who_answered_is_told_in_every_form(
             "versions": [{"name": NAME, "version": 2, "aliases": ["champion"]}],
         },
         "images": 2,
+        "faces": 2,
+        "without_face": 0,
         "unreadable": [],
         "left_out": [],
     }
@@ -104,7 +106,7 @@ def test_a_folder_is_read_as_prepare_reads_it(predict: Fer, tmp_path: Path) -> N
             "3.jfif": encode(says(3), "JPEG", quality=100),
             "4": says(4),
             "LICENSE": b"of these photos",
-            "5.heic": b"\0\0\0\x18ftypheic",
+            "5.psd": b"8BPS",
             "6.avif": b"\0\0\0\x18ftypavif",
             "list.csv": b"1.png,happy",
             ".ipynb_checkpoints/1-checkpoint.png": says(6),
