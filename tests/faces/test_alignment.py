@@ -25,10 +25,9 @@ def test_eyes_decide_place_scale_and_turn() -> None:
     assert square.edge == pytest.approx((48, 0))
     # Twice as large, turned by 30° around the origin and moved.
     turn, move = np.exp(1j * math.radians(30)), 100 + 7j
-    eyes = [2 * turn * complex(48 * x, 48 * y) + move for x, y in EYES]
-    square = square_of(
-        Face(box=(90, 0, 96, 100), score=1.0, eyes=tuple((e.real, e.imag) for e in eyes))
-    )
+    right, left = (2 * turn * complex(48 * x, 48 * y) + move for x, y in EYES)
+    eyes = ((right.real, right.imag), (left.real, left.imag))
+    square = square_of(Face(box=(90, 0, 96, 100), score=1.0, eyes=eyes))
     assert square.corner == pytest.approx((100, 7))
     assert complex(*square.edge) == pytest.approx(96 * turn)
     assert square.side == pytest.approx(96)
@@ -58,7 +57,9 @@ def test_a_square_along_the_pixels_is_what_lies_there() -> None:
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_turned_squares_are_turned_back(quarters: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
-    corner, edge = {1: ((0, 48), (0, -48)), 2: ((48, 48), (-48, 0)), 3: ((48, 0), (0, 48))}[quarters]
+    corner, edge = {1: ((0, 48), (0, -48)), 2: ((48, 48), (-48, 0)), 3: ((48, 0), (0, 48))}[
+        quarters
+    ]
     square = Square(corner=corner, edge=edge)
     np.testing.assert_array_equal(cut(np.rot90(image, quarters), square, 48), image)
 
@@ -79,9 +80,7 @@ def test_a_larger_square_is_averaged(factor: int) -> None:
 def test_any_turn_and_scale_comes_back() -> None:
     image = smooth(96)
     turn = np.exp(1j * math.radians(25))
-    rotated = np.asarray(
-        Image.fromarray(image).rotate(-25, Image.Resampling.BICUBIC, expand=True)
-    )
+    rotated = np.asarray(Image.fromarray(image).rotate(-25, Image.Resampling.BICUBIC, expand=True))
     middle = complex(rotated.shape[1], rotated.shape[0]) / 2
     edge = 60 * turn  # of the image's 96 pixels the middle 60
     corner = middle - edge * (0.5 + 0.5j)

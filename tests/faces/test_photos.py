@@ -41,7 +41,7 @@ def test_unknown_detectors_are_refused(spec: str) -> None:
 
 
 def test_yunets_file_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="looked for .*nothing.onnx.*opencv_zoo"):
+    with pytest.raises(UsageError, match=r"looked for .*nothing.onnx.*opencv_zoo"):
         Search(f"yunet:{tmp_path / 'nothing.onnx'}")
     (tmp_path / "other.onnx").write_bytes(b"another network")
     with pytest.raises(UsageError, match=r"SHA-256 begins 8f2383e4. Received: .*other.onnx"):
