@@ -514,7 +514,7 @@ def main_(
 @click.option("--heat-map", is_flag=True, help="With --annotate: draw in where the model looked.")
 @click.option(
     "--every",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
     default=1.0,
     help="Seconds between two pictures of a video (default 1).",
 )

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from fer_experiments import console
 from fer_experiments.data.files import expanded, is_file, located
 from fer_experiments.errors import ConfigError, FerError, UsageError, quote, summarize
 from fer_experiments.faces.alignment import Face, Point
@@ -151,6 +152,7 @@ class Mtcnn:
     thresholds = Thresholds(upright=0.8, again=0.95, sure=0.99)
 
     def __init__(self) -> None:
+        console.load_keras()
         import keras
 
         if keras.backend.backend() != "tensorflow":

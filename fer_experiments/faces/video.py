@@ -107,7 +107,7 @@ def opencv(purpose: str) -> Any:
             f"Expected OpenCV for {purpose}. Received: no package cv2; run pip install "
             "'fer_experiments[faces]'"
         ) from None
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 

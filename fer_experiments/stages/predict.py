@@ -234,6 +234,8 @@ def run(
         RunError: there is no champion, or more than one registered model and no name.
     """
     options = options or Options()
+    if not options.every > 0:
+        raise UsageError(f"Expected every to be above 0 seconds. Received: {options.every}")
     Search(options.detector)  # refused before anything is loaded
     others: defaultdict[str, list[str]] = defaultdict(list)
     if camera is not None:

@@ -70,7 +70,7 @@ def model_uri(run_id: str) -> str:
 
 def predicted(fer: Fer, folder: Path, uri: str) -> dict[str, str]:
     """The class that predict names, by the image's path in the folder's parent."""
-    outcome = fer("predict", folder, "--model", uri, "--json")
+    outcome = fer("predict", folder, "--model", uri, "--detector", "none", "--json")
     assert outcome.exit_code == 0, outcome.err
     rows = [json.loads(line) for line in outcome.out.splitlines()[:-1]]  # last, a summary
     return {str(Path(row["file"]).relative_to(folder.parent)): row["predicted"] for row in rows}
