@@ -112,9 +112,9 @@ def faces_found(detector: FaceDetector) -> dict[str, object]:
     for number, (photo, box) in enumerate(photos):
         for name, image, where in variants(photo, box):
             faces = find_faces(np.asarray(image), detector)
-            hits = [overlap(face.box, where) >= 0.5 for face in faces]
+            hits = [bool(overlap(face.box, where) >= 0.5) for face in faces]
             found["far" if "far" in name else "upright"].append(any(hits))
-            false_beside += len(hits) - sum(hits)
+            false_beside += hits.count(False)
             if not any(hits):
                 missed.append(f"{number} {name}")
     false, empty = 0, 0
