@@ -42,6 +42,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[dev]'
 	@touch $@
 
+# The optional parts too: faces, export.
+$(VENV)/.installed-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[dev,export,faces]'
+	@touch $@
+
 demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, ending with a champion
 	$(BIN)/fer main --recipe demo $(call options)
 	@echo "Look at it: make ui"
@@ -51,7 +56,7 @@ demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, en
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # How many lines they reach says something of all tests together only.
-test: $(VENV)/.installed-dev  ## all tests, and the share of lines that they reach; with ARGS=… tests alone
+test: $(VENV)/.installed-all  ## all tests, and the share of lines that they reach; with ARGS=… tests alone
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST)

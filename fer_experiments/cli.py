@@ -497,7 +497,10 @@ def main_(
     "fer predict faces/ --csv > faces.csv",
 )
 @click.argument("images", nargs=-1, shell_complete=completion.files())
-@text_option("model", "a model URI such as models:/emotion-fer2013@champion")
+@text_option(
+    "model",
+    "a model URI such as models:/emotion-fer2013@champion, or a file that fer export wrote",
+)
 @champion_of_option
 @text_option(
     "detector",

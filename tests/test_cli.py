@@ -109,7 +109,7 @@ def test_conda_yaml_uses_the_tested_pins() -> None:
         ("finetune --run-id nothing", "Expected an MLflow store to look in"),
         ("predict /no/such.png", "(looked for /no/such.png)"),
         ("predict --json --csv x.png", "one of --json and --csv"),
-        ("predict", "Missing argument"),
+        ("predict", "Expected a photo, a video, a folder or --camera"),
         ("nonsense", "No such command"),
     ],
 )
@@ -165,7 +165,7 @@ def test_dry_run_counts_and_refuses_as_the_command_does(
                 path = faces / part / label / f"{i}.pgm"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"P5 16 16 255\n" + f"{part}{label}{i}".encode().ljust(256))
-    (faces / "train" / "sad" / "me.heic").write_bytes(b"picture")
+    (faces / "train" / "sad" / "me.jxl").write_bytes(b"picture")
     (faces / ".DS_Store").write_bytes(b"junk")
     weights = [] if command == ["prepare"] else ["--weights", "none"]
     asked = [*command, "--dataset", str(faces), *weights]
@@ -173,7 +173,7 @@ def test_dry_run_counts_and_refuses_as_the_command_does(
     assert shown.exit_code == 0, shown.err
     assert "2 classes, 20 in train, 6 in test; split given" in shown.out
     assert "about 16 train, 4 val, 6 test images" in shown.out  # copies would stay together
-    assert "left out: 1 .heic, a kind of image that is not read (train/sad/me.heic)" in shown.out
+    assert "left out: 1 .jxl, a kind of image that is not read (train/sad/me.jxl)" in shown.out
     assert "skipped: 1 junk (.DS_Store)" in shown.out
     lines = [line.split() for line in shown.out.splitlines()]
     assert ["class", "train", "test"] in lines

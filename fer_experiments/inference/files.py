@@ -94,6 +94,7 @@ class Description:
                 rule=PixelRule(
                     crop=str(about["crop"]),
                     white={str(k): float(v) for k, v in about["white"].items()},
+                    detector=str(about.get("detector", "none")),
                 ),
                 versions=tuple(map(str, about["versions"])),
                 int8=bool(about["int8"]),

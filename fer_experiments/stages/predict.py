@@ -32,6 +32,7 @@ from fer_experiments.errors import UsageError, quote
 from fer_experiments.faces.alignment import Face
 from fer_experiments.faces.detection import AUTO
 from fer_experiments.faces.photos import Search
+from fer_experiments.inference.files import is_model_file, open_predictor
 from fer_experiments.inference.predictor import Predictor
 from fer_experiments.inference.stream import Picture, Source, judge
 from fer_experiments.reporting.photo_notes import photo_warning
@@ -262,6 +263,8 @@ def _predictor(
     model: str | None, model_name: str | None
 ) -> tuple[Predictor, dict[str, Any], str, str | None]:
     """The model, who it is for scripts and in words, and what to say before it judges photos."""
+    if model is not None and is_model_file(model):
+        return _from_file(model, model_name)
     from fer_experiments.stages import selection
     from fer_experiments.tracking import registry
     from fer_experiments.tracking.models import load_predictor, metrics_of
@@ -279,6 +282,28 @@ def _predictor(
     answered = selection.answered(logged, versions)
     warning = photo_warning(metrics_of(logged))
     return load_predictor(logged, versions=versions), told, answered, warning
+
+
+def _from_file(
+    model: str, model_name: str | None
+) -> tuple[Predictor, dict[str, Any], str, str | None]:
+    """A model that `fer export` wrote: of an ONNX file without TensorFlow, Keras and MLflow."""
+    if model_name is not None:
+        raise UsageError("Expected one of model and model_name. Received: both")
+    predictor = open_predictor(model)
+    identity = predictor.identity
+    registered = [version.rpartition("/") for version in identity.versions if "/" in version]
+    told = {
+        "uri": identity.uri,
+        "run_id": identity.run_id,
+        "file": identity.address,
+        "versions": [
+            {"name": name, "version": int(number), "aliases": []}
+            for name, _, number in registered
+            if number.isdecimal()
+        ],
+    }
+    return predictor, told, str(identity), None
 
 
 def _of_files(

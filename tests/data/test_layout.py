@@ -167,7 +167,7 @@ def test_images_above_the_class_level_are_counted():
     ("more", "empty"),
     [
         ([], ["disgust"]),
-        (["disgust/1.heic"], []),
+        (["disgust/1.jxl"], []),
         (["disgust/list.txt"], []),
         ([], ["disgust/a/b"]),
     ],
@@ -187,7 +187,7 @@ def test_an_empty_class_among_persons_does_not_make_persons_the_classes():
     assert read(files).class_names == ("ann", "bob")
     says(refused(files, ["sad"]), "Expected at least two classes", "Found: happy")
     # A folder of photos that cannot be read is a class without images, too; one of texts is none.
-    says(refused([*files, "sad/1.heic"]), "Expected at least two classes", "Found: happy")
+    says(refused([*files, "sad/1.jxl"]), "Expected at least two classes", "Found: happy")
     assert read([*files, "sad/notes.txt"]).class_names == ("ann", "bob")
 
 
@@ -204,11 +204,11 @@ def test_a_class_that_train_lacks_is_refused():
 
 def test_what_is_left_out_is_told_by_kind_with_examples():
     reading = read(
-        [*paths("{c}/{i}.png"), "a.txt", "sad/b.txt", *(f"sad/{i}.heic" for i in range(9)),
+        [*paths("{c}/{i}.png"), "a.txt", "sad/b.txt", *(f"sad/{i}.jxl" for i in range(9)),
          "sad/face.jfif", "sad/face", ".DS_Store", "sad/__MACOSX/x.png", "sad/__MACOSX/y.png"]
     )  # fmt: skip
     assert list(map(str, reading.left_out)) == [
-        "9 .heic, a kind of image that is not read (sad/0.heic, sad/1.heic, sad/2.heic, …)",
+        "9 .jxl, a kind of image that is not read (sad/0.jxl, sad/1.jxl, sad/2.jxl, …)",
         "2 .txt (a.txt, sad/b.txt)",
     ]
     assert str(reading.junk) == "2 junk (.DS_Store, sad/__MACOSX)"
@@ -273,7 +273,7 @@ def test_usage_folders_are_kept_under_every_policy():
 
 def test_the_card_tells_what_is_left_out(home, tmp_path):
     root = tmp_path / "faces"
-    for path in [*paths("{c}/{i}.pgm", count=5), "sad/face.heic", "sad/list.txt"]:
+    for path in [*paths("{c}/{i}.pgm", count=5), "sad/face.jxl", "sad/list.txt"]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         number = path.rsplit("/", 1)[1][:-4]
         (root / path).write_bytes(layouts.pgm(int(number)) if number.isdigit() else b"other")
@@ -281,7 +281,7 @@ def test_the_card_tells_what_is_left_out(home, tmp_path):
     told = prepare(DataConfig(dataset=str(root), on_empty_class="drop")).manifest["left_out"]
     assert told == [
         "the class fear, without images",
-        "1 .heic, a kind of image that is not read (sad/face.heic)",
+        "1 .jxl, a kind of image that is not read (sad/face.jxl)",
         "1 .txt (sad/list.txt)",
     ]
 

@@ -148,7 +148,7 @@ def _with_company(draw: st.DrawFn, layout: Layout) -> Layout:
     beside = draw(st.lists(st.sampled_from(_OTHERS), max_size=2, unique=True))
     beside = [f"{draw(st.sampled_from(['', *folders]))}/{name}".lstrip("/") for name in beside]
     if draw(st.booleans()):
-        beside.append(f"{draw(st.sampled_from(folders))}/portrait.heic")
+        beside.append(f"{draw(st.sampled_from(folders))}/portrait.jxl")
     junk = draw(st.lists(st.sampled_from(_JUNK), max_size=2, unique=True))
     junk = [f"{draw(st.sampled_from(['', *tops, *folders]))}/{name}".lstrip("/") for name in junk]
     beside = [*layout.beside, *beside]

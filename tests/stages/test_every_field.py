@@ -16,9 +16,11 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from fer_experiments.config import FIELDS, Config
 from fer_experiments.data.dataset import PreparedDataset
+from fer_experiments.data.images import to_pixels
 from fer_experiments.data.prepared import prepare
 from fer_experiments.entry import main
 from fer_experiments.errors import WeightsError
@@ -26,6 +28,7 @@ from fer_experiments.recipes import resolve
 from fer_experiments.stages import train
 
 from ..data.helpers import noise, pictures, write_folder
+from ..faces.photos import grace_hopper, png
 from .designed import log_untrained
 
 FACES = 70
@@ -366,6 +369,33 @@ def _(world: World, value: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["prepare", "--recipe", "demo", *arguments])
     assert ended.value.code == {"refuse": 1, "skip": 0}[value]
+
+
+@case("detector", "none", "mtcnn")
+def _(world: World, value: str) -> None:
+    prepared = world.prepared(dataset=photos(world), detector=value, on_no_face="keep")
+    photo = np.asarray(Image.open(photos(world) / str(prepared.ids[0])).convert("L"))
+    plain = np.array_equal(prepared.images[0], to_pixels(photo, size=48))
+    assert plain is (value == "none")
+
+
+@case("on_no_face", "drop", "keep")
+def _(world: World, value: str) -> None:
+    prepared = world.prepared(dataset=photos(world), detector="mtcnn", on_no_face=value)
+    assert (prepared.size("train") + prepared.size("val")) == {"drop": 12, "keep": 16}[value]
+
+
+def photos(world: World) -> Path:
+    """Two classes of six photos with a face, each a little darker, and two without one."""
+    folder = world.folder / "photos"
+    if not folder.exists():
+        images = {}
+        for number, (label, i) in enumerate((label, i) for label in "ab" for i in range(8)):
+            dark = Image.new("RGB", (200, 160), (number, number, number))
+            darker = grace_hopper().point([v * (40 - number) // 40 for v in range(256)] * 3)
+            images[f"{label}/{i}.png"] = png(darker if i < 6 else dark)
+        write_folder(folder, images)
+    return folder
 
 
 @case("on_empty_class", "refuse", "drop")

@@ -211,3 +211,28 @@ def test_without_opencv_that_is_said(
         outcome = predict(*arguments)
         assert outcome.exit_code == 2
         assert "pip install 'fer_experiments[faces]'" in outcome.error
+
+
+def test_an_exported_model_judges_as_the_champion_does(
+    fer: Fer, predict: Fer, photos: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    pytest.importorskip("tf2onnx", reason="needs the extra export")
+    file = tmp_path / "champion.onnx"
+    exported = fer("export", "--model-name", "emotion-synthetic", "--out", file)
+    assert exported.exit_code == 0, exported.err
+    rows, summary = rows_of(predict(photos, "--json"))
+    told, other = rows_of(fer("predict", photos, "--model", file, "--json"))
+    for row, same in zip(rows, told, strict=True):
+        assert same.pop("probabilities", {}) == pytest.approx(
+            row.pop("probabilities", {}), abs=1e-4
+        )
+        assert same == row
+    assert other["model"]["file"] == "champion.onnx"
+    assert other["model"]["uri"] == summary["model"]["uri"]
+    both = fer("predict", photos, "--model", file, "--model-name", "emotion-synthetic")
+    assert "Expected one of model and model_name" in both.error
+    assert (
+        "Expected a Keras model with a feature map"
+        in fer("predict", photos, "--model", file, "--annotate", tmp_path / "x", "--heat-map").error
+    )
