@@ -148,6 +148,7 @@ def test_any_program_can_read_an_onnx_file(onnx_file: Path) -> None:
         "class_names": ["angry", "happy", "sad"],
         "image_size": 48,
         "crop": "squash",
+        "detector": "none",
         "white": {"integer": 4095.0},
         "model_uri": "models:/m-1",
         "run_id": "a1",
