@@ -46,6 +46,8 @@ def prepare(
 
 def check(config: DataConfig) -> None:
     """Raises what is wrong with the detector and costs no import of TensorFlow to see."""
+    if config.detector == NONE:
+        return
     if config.detector == AUTO:
         raise ConfigError(
             "Expected detector to be none, mtcnn or yunet:FILE. Received: detector=auto; say "

@@ -111,8 +111,9 @@ _HOW = {
 
 
 def check_source(config: Config) -> None:
-    """Raises UsageError if `dataset` names nothing that can be read."""
+    """Raises UsageError if `dataset` cannot be read, or `detector` cannot be used."""
     asked = config.data
+    preparing.check(asked)
     open_source(asked.dataset, synthetic_count=asked.synthetic_count, data_seed=asked.data_seed)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.config import FIELDS
+from fer_experiments.config import FIELDS, Config
 from fer_experiments.errors import RunError
 from fer_experiments.evaluation.metrics import Report, report
 from fer_experiments.run_names import model_label
@@ -88,9 +88,13 @@ class Evaluation:
 
     @property
     def family(self) -> tuple[Any, ...]:
-        """The same for models that differ in `seed` alone."""
-        params = self.run.params
-        fields = tuple(params.get(name) for name in FIELDS if name != "seed")
+        """The same for models that differ in `seed` alone.
+
+        A field that the suite did not have yet when the run was made had its neutral value then.
+        """
+        params = {name: str(value) for name, value in Config().flat().items()}
+        params |= self.run.params
+        fields = tuple(params[name] for name in FIELDS if name != "seed")
         return (self.tags["backbone"], self.tags["source_stage"], self.tags["recipe"], *fields)
 
     @cached_property

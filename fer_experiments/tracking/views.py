@@ -69,7 +69,7 @@ VIEWS = (
         chart="BAR",
         height=260,
         folded=[
-            *("val", "val/clean", "val/calibration", "val/interval", "val/per_class"),
+            *("val", "val/clean", "val/photo", "val/calibration", "val/interval", "val/per_class"),
             *("test", "test/clean", "test/calibration", "test/interval", "test/per_class"),
             *("val/clean/calibration", "val/clean/interval"),
             *("test/clean/calibration", "test/clean/interval", "time", "weights"),
