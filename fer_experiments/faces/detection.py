@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,6 +153,11 @@ class Mtcnn:
     thresholds = Thresholds(upright=0.8, again=0.95, sure=0.99)
 
     def __init__(self) -> None:
+        if find_spec("tensorflow") is None or find_spec("mtcnn") is None:
+            raise ConfigError(
+                "Expected TensorFlow for detector=mtcnn. Received: it is not installed; pass "
+                "detector=yunet:FILE, or detector=none"
+            )
         console.load_keras()
         import keras
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ..conftest import ROOT, process_environment
 from .test_files import PIXELS, needs_extra, tiny, written
@@ -89,3 +91,21 @@ except Exception as error:
     np.testing.assert_allclose(
         np.load(tmp_path / "found.npy"), predict(model, PIXELS), rtol=0, atol=1e-5
     )
+    Image.fromarray(PIXELS[0]).save(tmp_path / "face.png")
+    done = subprocess.run(
+        [installed.parent / "fer", "predict", "face.png", "--model", "model.onnx", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, env=process_environment(PYTHONPATH=""),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row, last = map(json.loads, done.stdout.splitlines())
+    found = list(row["probabilities"].values())
+    np.testing.assert_allclose(found, predict(model, PIXELS[:1])[0], rtol=0, atol=1e-5)
+    assert last["summary"]["model"]["file"] == "model.onnx"
+    # MTCNN needs TensorFlow, and says so.
+    done = subprocess.run(
+        [installed.parent / "fer", "predict", "face.png", "--model", "model.onnx",
+         "--detector", "mtcnn"],
+        cwd=tmp_path, capture_output=True, text=True, env=process_environment(PYTHONPATH=""),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Expected TensorFlow for detector=mtcnn. Received: it is not installed" in done.stderr
