@@ -141,6 +141,7 @@ def test_stars_mark_scores_on_val_and_none_on_test(job: Job) -> None:
 def test_scores_of_the_model_name_the_split_that_they_were_measured_on(job: Job) -> None:
     evaluation = run_of(job, "evaluate")
     model = MlflowClient().get_logged_model(evaluation.data.tags["model_uri"].split("/")[-1])
+    assert model.name == "model"
     digest = evaluation.data.params["dataset_fingerprint"][:36]
     named = {metric.key: (metric.dataset_name, metric.dataset_digest) for metric in model.metrics}
     for name in ("accuracy", "clean/macro_f1", "images_with_twin"):

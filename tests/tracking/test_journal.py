@@ -267,6 +267,15 @@ def test_forgotten_runs_cannot_be_resumed(own_home: Path, fer: Fer) -> None:
     assert fer("cache", "--unfinished").exit_code == 2
 
 
+def test_a_metric_goes_on_after_its_last_step(own_home: Path) -> None:
+    journal = Journal.create(name="a", stage="train", tags={})
+    assert journal.next_step("train/loss") == 0
+    journal.new_points({"train/loss": 1.0, "val/loss": 2.0}, 3)
+    journal.new_points({"val/loss": 2.0}, 7)
+    assert (journal.next_step("train/loss"), journal.next_step("val/loss")) == (4, 8)
+    journal.remove()
+
+
 def test_points_that_come_from_two_threads_at_once(own_home: Path) -> None:
     journal = Journal.create(name="a", stage="train", tags={})
     stop = threading.Event()

@@ -74,3 +74,16 @@ def test_frozen_statistics_stay() -> None:
     with average.swap_ema_weights():
         np.testing.assert_array_equal(np.asarray(norm.moving_mean), np.zeros(4))
         np.testing.assert_array_equal(np.asarray(norm.moving_variance), np.ones(4))
+
+
+def test_statistics_are_taken_from_2048_images_at_most() -> None:
+    model = compiled()
+    bright = np.concatenate([np.zeros((2048, 8, 8, 1)), np.full((512, 8, 8, 1), 255)])
+    labels = np.arange(len(bright)) % 3
+    images = Batches([[bright.astype(np.float32)]], labels, classes=3, batch_size=512)
+    average = WeightAverage(model, images)
+    model.train_on_batch(*images[0])
+    with average.swap_ema_weights():
+        bias = np.asarray(model.get_layer("convolution").bias)
+        mean = np.asarray(model.get_layer("norm").moving_mean)
+        np.testing.assert_allclose(mean, bias, rtol=1e-3)  # of black images alone
