@@ -105,9 +105,8 @@ def run(
             name=name, answered=answered(logged), photo=photo_line(photo),
         )  # fmt: skip
     scores = {split: judged.report.scores() for split, judged in found.items()}
-    return common.result(
-        writer, {f"{split}/{n}": value for split, own in scores.items() for n, value in own.items()}
-    )
+    flat = {f"{split}/{n}": value for split, own in scores.items() for n, value in own.items()}
+    return common.result(writer, flat | photo)
 
 
 def _tags(config: Config, logged: LoggedModel, source: RunRecord) -> dict[str, str]:
