@@ -55,11 +55,13 @@ demo: $(VENV)/.installed  ## the main job on synthetic faces, both backbones, en
 # own order: by the number of their tests the longest files, which have two, would come last.
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# How many lines they reach says something of all tests together only.
-test: $(VENV)/.installed-all  ## all tests, and the share of lines that they reach; with ARGS=… tests alone
+# The share of lines is that of the quick tests: measuring takes a third more time or so, and the
+# slow ones take long enough.
+test: $(VENV)/.installed-all  ## all tests, and the share of lines that the quick ones reach; with ARGS=… tests alone
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m $(PYTEST)
+	$(BIN)/coverage run -m $(PYTEST) -m "not slow"
+	$(BIN)/python -m $(PYTEST) -m slow
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 else

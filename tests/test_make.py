@@ -101,6 +101,7 @@ def test_all_tests_together_measure_what_they_reach_and_a_part_of_them_does_not(
     assert started("test") == [
         "coverage erase",
         "coverage run -m",
+        "python -m pytest",
         "coverage combine --quiet",
         "coverage report",
     ]
