@@ -19,13 +19,13 @@ import click
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from fer_experiments.cli import cli
 from fer_experiments.config import FIELDS, Thresholds
 from fer_experiments.errors import FerError
 
 from .conftest import ROOT, Fer, Job
+from .faces.photos import grace_hopper
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = {page: str(page.relative_to(ROOT)) for page in PAGES}
@@ -228,8 +228,7 @@ def test_examples_run_after_the_demo(
     # What other tests have left undelivered is none of this page's.
     monkeypatch.setenv("FER_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    Image.fromarray(noise).save("photo.jpg")
+    grace_hopper().save("photo.jpg")
     namespace = {"__name__": "example"}
     for block in blocks(page):
         if block.remark not in (AFTER_DEMO, WITH_EXTRA):
