@@ -48,6 +48,7 @@ def test_yunets_file_is_checked(tmp_path: Path) -> None:
         Search(f"yunet:{tmp_path / 'other.onnx'}")
 
 
+@pytest.mark.slow
 def test_mtcnn_finds_the_face_however_the_photo_is_turned() -> None:
     photo = grace_hopper()
     upright = read_photo(png(photo), size=48, rule=RULE, search=Search("mtcnn"))
@@ -98,6 +99,7 @@ def darker(image: Image.Image, times: int) -> Image.Image:
     return image.point(lambda value: value * 0.9**times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "train"), [("drop", 4), ("keep", 6)])
 def test_photos_without_a_face_are_dropped_or_kept_and_counted(
     what: str, train: int, tmp_path: Path, home: Path

@@ -54,6 +54,7 @@ def test_small_images_have_none(job: Job) -> None:
     assert photo_score(lambda pixels: pixels, Tiny(), data_seed=0) == {}  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_model_that_loses_much_on_photos_says_so(job: Job, fer: Fer, tmp_path: Path) -> None:
     grace_hopper().save(tmp_path / "photo.jpg")
     grace_hopper().resize((48, 48)).save(tmp_path / "crop.png")

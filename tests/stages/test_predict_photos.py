@@ -87,6 +87,7 @@ def test_the_largest_face_alone(predict: Fer, photos: Path) -> None:
     assert rows[0]["box"][0] > 450
 
 
+@pytest.mark.slow
 def test_strict_fails_where_one_picture_has_no_answer(predict: Fer, photos: Path) -> None:
     outcome = predict(photos, "--strict")
     assert outcome.exit_code == 1
@@ -108,6 +109,7 @@ def test_without_a_detector_the_central_square_is_judged(predict: Fer, photos: P
     )
 
 
+@pytest.mark.slow
 def test_csv_and_table_hold_the_same(predict: Fer, photos: Path) -> None:
     import csv
     import io
