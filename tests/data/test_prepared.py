@@ -17,7 +17,7 @@ import pytest
 
 from fer_experiments.config import DataConfig
 from fer_experiments.data import prepared, storage
-from fer_experiments.data.dataset import open_prepared
+from fer_experiments.data.dataset import PreparedDataset, open_prepared
 from fer_experiments.data.images import FER_CLASSES, PixelRule, pixel_hash, pixel_hashes, to_pixels
 from fer_experiments.data.prepared import prepare
 from fer_experiments.errors import DataError, UsageError
@@ -585,6 +585,13 @@ def test_a_full_disk_leaves_nothing_half_written(options, left, faces, small_hom
     says(caught, f"The disk that holds {disk}", "is full", "FER_DATA_HOME")
     assert len(folders(disk)) == left
     assert not half_written(disk)
+
+
+def test_what_older_versions_prepared_was_cut_out_by_no_detector(tmp_path):
+    older = PreparedDataset(tmp_path, {"crop": "central_square", "resized": 0})
+    assert older.detector == older.rule.detector == "none"
+    assert older.suits(PixelRule())
+    assert not older.suits(PixelRule(detector="mtcnn"))
 
 
 # Several at once
