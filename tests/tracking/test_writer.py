@@ -117,3 +117,12 @@ def test_arrays_of_text_without_secrets_stay_as_they_are(base: Path) -> None:
         np.testing.assert_array_equal(stored["ids"], ids)
         assert stored["ids"].dtype == ids.dtype
         np.testing.assert_array_equal(stored["values"], np.arange(3))
+
+
+def test_a_file_is_carried_as_it_is(base: Path, tmp_path: Path) -> None:
+    source = tmp_path / "model.onnx"
+    source.write_bytes(b"\0\1\2 of a network")
+    with open_run("export", "designed", offline=True) as writer:
+        writer.file(source, "champion.onnx")
+        assert written(writer.journal.folder)["champion.onnx"] == source.read_bytes()
+    assert source.exists()
