@@ -40,7 +40,7 @@ def annotated(rgb: np.ndarray, marks: Sequence[Mark]) -> Image.Image:
         image = image.resize(size, Image.Resampling.BICUBIC)
     for mark in marks:
         if mark.heat is not None:
-            image = _heated(image, mark, factor)
+            image = _heated(image, mark.face, mark.heat, factor)
     draw = ImageDraw.Draw(image)
     short = min(image.size)
     font = ImageFont.load_default(max(_LEAST_TEXT, round(_TEXT * short)))
@@ -94,18 +94,19 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _heated(image: Image.Image, mark: Mark, factor: float) -> Image.Image:
+def _heated(
+    image: Image.Image, face: Face | None, heat_map: np.ndarray, factor: float
+) -> Image.Image:
     """The heat, red where it is 1, over the square that the model saw."""
-    assert mark.heat is not None
-    side = len(mark.heat)
-    heat = Image.fromarray(np.rint(160 * mark.heat).astype(np.uint8))  # 160: the face still shows
-    if mark.face is None:
+    side = len(heat_map)
+    heat = Image.fromarray(np.rint(160 * heat_map).astype(np.uint8))  # 160: the face still shows
+    if face is None:
         # As `to_pixels` cuts: the central square.
         short = float(min(image.size))
         corner = ((image.width - short) / 2, (image.height - short) / 2)
         edge = (short, 0.0)
     else:
-        square = square_of(mark.face)
+        square = square_of(face)
         corner = (factor * square.corner[0], factor * square.corner[1])
         edge = (factor * square.edge[0], factor * square.edge[1])
     (x, y), (across, along) = corner, edge

@@ -14,7 +14,7 @@ from fer_experiments.data.images import decode
 from fer_experiments.data.storage import disk_errors, writing_file
 from fer_experiments.errors import UsageError, quote
 from fer_experiments.faces import video
-from fer_experiments.faces.photos import colours
+from fer_experiments.faces.photos import Photo, colours
 from fer_experiments.inference.predictor import Predictor
 from fer_experiments.inference.stream import Picture
 from fer_experiments.reporting.annotations import Mark, annotated
@@ -76,7 +76,7 @@ class Annotator:
             rgb = colours(decode(content, colours=True), picture.photo.white)
         else:
             rgb = content
-        image = annotated(rgb, self._marks(picture))
+        image = annotated(rgb, self._marks(picture.photo, picture.probabilities))
         name = picture.source.name
         if picture.source.time is None:
             with writing_file(self._folder / self._name_of(name, ".png"), 0) as file:
@@ -87,9 +87,8 @@ class Annotator:
             self._video = _VideoCopy(name, self._folder / self._name_of(name, ".mp4"), self._rate)
         self._video.add(np.asarray(image))
 
-    def _marks(self, picture: Picture) -> list[Mark]:
-        assert picture.photo is not None
-        crops, found = picture.photo.crops, picture.probabilities
+    def _marks(self, photo: Photo, found: np.ndarray) -> list[Mark]:
+        crops = photo.crops
         heats: list[Any] = [None] * len(crops)
         if self._heat is not None and crops:
             pixels = np.stack([crop.pixels for crop in crops])
