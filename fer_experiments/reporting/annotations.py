@@ -15,6 +15,7 @@ _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#
 # Sizes, as shares of the photo's shorter side.
 _TEXT, _LINE = 0.028, 0.005
 _LEAST_TEXT, _LEAST_SIDE = 11, 256  # pixels; a smaller picture is enlarged, or text would cover it
+_MOST_SIDE = 4096  # pixels of the long side of a picture that is enlarged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +28,14 @@ class Mark:
 
 
 def annotated(rgb: np.ndarray, marks: Sequence[Mark]) -> Image.Image:
-    """The picture with the marks drawn in, at least 256 pixels on its shorter side.
+    """The picture with the marks drawn in; a small one is enlarged to 256 pixels or so.
 
     Args:
         rgb: (H, W, 3) uint8.
         marks: in the order of the faces.
     """
     image = Image.fromarray(rgb)
-    factor = max(1.0, _LEAST_SIDE / min(image.size))
+    factor = max(1.0, min(_LEAST_SIDE / min(image.size), _MOST_SIDE / max(image.size)))
     if factor > 1:
         size = (round(image.width * factor), round(image.height * factor))
         image = image.resize(size, Image.Resampling.BICUBIC)

@@ -74,7 +74,7 @@ def pixel_lines(prepared: PreparedDataset) -> list[str]:
         )
     if prepared.crop == SQUASH:
         lines.append("images that were not square were squashed, as older versions did")
-    elif count := prepared.manifest.get("not_square"):
+    elif prepared.detector == "none" and (count := prepared.manifest.get("not_square")):
         lines.append(f"{count} images were not square: their central square was taken")
     numbers = {INTEGER: "whole numbers of more than 8 bits", FLOAT: "fractions"}
     lines += [

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.data.files import expanded, is_folder, located, suffix_of
+from fer_experiments.data.files import expanded, located, suffix_of
 from fer_experiments.data.images import decode
-from fer_experiments.data.storage import disk_errors, writing_file
+from fer_experiments.data.storage import writing_file
 from fer_experiments.errors import UsageError, quote
 from fer_experiments.faces import video
 from fer_experiments.faces.photos import Photo, colours
@@ -30,8 +30,8 @@ class Annotator:
         """Makes the folder; `every`: seconds between the pictures of a video.
 
         Raises:
-            UsageError: heat maps without a folder, of a model that has none, or no folder.
-            DataError: it cannot be made.
+            UsageError: heat maps without a folder, or of a model that has none; no folder that is
+                new or empty.
         """
         self._folder: Path | None = None
         self._predictor = predictor
@@ -49,12 +49,19 @@ class Annotator:
         if folder is None:
             return
         self._folder = expanded(folder)
-        if self._folder.exists() and not is_folder(self._folder):
-            raise UsageError(
-                f"Expected annotate to be a folder. Received: {quote(located(redact(folder)), 300)}"
-            )
-        with disk_errors(self._folder, 0):
+        try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            held = sum(1 for _ in self._folder.iterdir())
+        except OSError as error:
+            raise UsageError(
+                "Expected annotate to be a folder. Received: "
+                f"{quote(located(redact(folder)), 300)} ({error.strerror})"
+            ) from None
+        if held:  # a photo that lies there may be called as a copy will be
+            raise UsageError(
+                "Expected annotate to be a new or empty folder. Received: "
+                f"{quote(located(redact(folder)), 300)}, which holds {held} files"
+            )
 
     def __enter__(self) -> Annotator:
         return self
@@ -67,10 +74,14 @@ class Annotator:
     ) -> None:
         self._close_video()
 
-    def draw(self, picture: Picture) -> None:
-        """Writes a copy of a picture that could be read, or adds it to its video's copy."""
+    def draw(self, picture: Picture) -> str | None:
+        """Writes a copy of a picture that could be read, or adds it to its video's copy.
+
+        Returns:
+            The copy's name in the folder.
+        """
         if self._folder is None or picture.photo is None:
-            return
+            return None
         content = picture.source.read()
         if isinstance(content, bytes):
             rgb = colours(decode(content, colours=True), picture.photo.white)
@@ -81,11 +92,12 @@ class Annotator:
         if picture.source.time is None:
             with writing_file(self._folder / self._name_of(name, ".png"), 0) as file:
                 image.save(file, "PNG")
-            return
+            return self._names[name]
         if self._video is None or self._video.of != name:
             self._close_video()
             self._video = _VideoCopy(name, self._folder / self._name_of(name, ".mp4"), self._rate)
         self._video.add(np.asarray(image))
+        return self._names[name]
 
     def _marks(self, photo: Photo, found: np.ndarray) -> list[Mark]:
         crops = photo.crops

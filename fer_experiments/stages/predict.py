@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,15 @@ class Row:
     predicted: str | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    annotated: str | None = None  # name of the copy with what was found drawn in
 
     def as_json(self) -> dict[str, Any]:
         """For JSON Lines; coordinates in pixels of the upright picture."""
         row: dict[str, Any] = {"file": self.file}
         if self.time is not None:
             row["time"] = round(self.time, 3)
+        if self.annotated is not None:
+            row["annotated"] = self.annotated
         if self.error is not None:
             return row | {"error": self.error}
         return row | {
@@ -117,9 +120,8 @@ class Predictions:
         last = ""
         with console.progress(self.count) as advance, annotator:
             for picture in pictures:
-                rows = self._rows_of(picture)
-                annotator.draw(picture)
-                yield from rows
+                copy = annotator.draw(picture)
+                yield from (replace(row, annotated=copy) for row in self._rows_of(picture))
                 if picture.source.name != last:
                     advance(1)
                 last = picture.source.name

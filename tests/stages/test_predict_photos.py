@@ -142,10 +142,30 @@ def test_copies_have_what_was_found_drawn_in(predict: Fer, photos: Path, tmp_pat
     assert min(Image.open(tmp_path / "found" / "4 crop.png").size) == 256
 
 
+def test_copies_are_told_and_a_narrow_picture_stays_small(
+    predict: Fer, photos: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (1, 60_000), 200).save(photos / "7 narrow.png")
+    (photos / "more").mkdir()
+    grace_hopper().save(photos / "more" / "1 one.png")
+    outcome = predict(photos, "--annotate", tmp_path / "found", "--json")
+    rows, _ = rows_of(outcome)
+    copies = {Path(row["file"]).relative_to(photos): row.get("annotated") for row in rows}
+    assert copies[Path("1 one.jpg")] == "1 one.png"
+    assert copies[Path("more/1 one.png")] == "1 one 2.png"
+    assert copies[Path("5 broken.jpg")] is None
+    assert Image.open(tmp_path / "found" / "7 narrow.png").size == (1, 60_000)
+
+
 def test_what_cannot_be_drawn_is_refused_first(predict: Fer, photos: Path, tmp_path: Path) -> None:
     assert "Expected --annotate DIR beside --heat-map" in predict(photos, "--heat-map").error
     refused = predict(photos, "--annotate", photos / "1 one.jpg")
     assert refused.exit_code == 2 and "Expected annotate to be a folder" in refused.error
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    refused = predict(photos, "--annotate", photos)  # a copy could take a photo's place
+    assert refused.exit_code == 2
+    assert "Expected annotate to be a new or empty folder" in refused.error
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
     assert "Expected a photo, a video, a folder or --camera" in predict().error
     assert "Expected one of pictures and --camera" in predict(photos, "--camera", "0").error
     for every in ("0", "-1", "nan", "x"):
