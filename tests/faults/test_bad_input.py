@@ -50,8 +50,17 @@ OPTIONS = list(itertools.chain(bad_cases.options(), bad_cases.other_options()))[
 
 @pytest.fixture(scope="module")
 def place(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for a store and a data home of these tests' own, which may be damaged."""
-    return tmp_path_factory.mktemp("bad-input")
+    """A folder for a store and a data home of these tests' own, which may be damaged.
+
+    Its artifacts lie in it: by itself MLflow would put them into the folder of the case that is
+    the first to open the store, and such folders are removed.
+    """
+    from mlflow.tracking import MlflowClient
+
+    folder = tmp_path_factory.mktemp("bad-input")
+    store = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    store.create_experiment("fer2013", artifact_location=str(folder / "mlruns"))
+    return folder
 
 
 @pytest.fixture
