@@ -22,6 +22,7 @@ from fer_experiments import console
 from fer_experiments.data.files import expanded, is_file, located
 from fer_experiments.errors import ConfigError, FerError, UsageError, quote, summarize
 from fer_experiments.faces.alignment import Face, Point
+from fer_experiments.faces.video import opencv
 from fer_experiments.secrets import redact
 
 NONE, AUTO, MTCNN, YUNET = "none", "auto", "mtcnn", "yunet"
@@ -203,18 +204,11 @@ class YuNet:
 
     def __init__(self, file: str) -> None:
         path = _yunet_file(file)
+        cv2 = opencv("detector=yunet")
         try:
-            import cv2
-        except ImportError:
-            raise UsageError(
-                "Expected OpenCV for detector=yunet. Received: no package cv2; run pip install "
-                "'fer_experiments[faces]'"
-            ) from None
-        self._create: Callable[[float], Any] = lambda threshold: cv2.FaceDetectorYN.create(
-            str(path), "", (320, 320), threshold
-        )
-        try:
-            self._network = self._create(self.thresholds.upright)
+            self._network = cv2.FaceDetectorYN.create(
+                str(path), "", (320, 320), self.thresholds.upright
+            )
         except cv2.error as error:
             raise FerError(
                 f"OpenCV {cv2.__version__} cannot read {path}: {summarize(error)}"

@@ -47,7 +47,6 @@ class Photo:
     white: float  # the value that was taken for white
     white_because: str  # how that is known; empty: the file's format says so
     shrunk: bool  # by more than half, without being searched: a photo rather than a crop
-    size: tuple[int, int]  # width and height as decoded, upright
 
 
 class Search:
@@ -94,7 +93,6 @@ def read_photo(
         decode(image, colours=search.spec != NONE) if isinstance(image, bytes) else _decoded(image)
     )
     white, why = _white(decoded, rule)
-    height, width = decoded.grey.shape
     way, shrunk = _way(decoded, search, size, rule)
     if way in (AS_IT_IS, CENTRAL_SQUARE):
         pixels = to_pixels(decoded.grey, size=size, crop=rule.crop, white=white)
@@ -111,7 +109,6 @@ def read_photo(
         white=white,
         white_because=why,
         shrunk=shrunk,
-        size=(width, height),
     )
 
 

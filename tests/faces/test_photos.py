@@ -52,7 +52,7 @@ def test_yunets_file_is_checked(tmp_path: Path) -> None:
 def test_mtcnn_finds_the_face_however_the_photo_is_turned() -> None:
     photo = grace_hopper()
     upright = read_photo(png(photo), size=48, rule=RULE, search=Search("mtcnn"))
-    assert (upright.way, len(upright.crops), upright.size) == ("mtcnn", 1, (512, 600))
+    assert (upright.way, len(upright.crops)) == ("mtcnn", 1)
     face = upright.crops[0].face
     assert face is not None and iou(face.box, BOX) > 0.7
     for quarters in (1, 2, 3):

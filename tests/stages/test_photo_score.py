@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from fer_experiments.data.images import FER_CLASSES
 from fer_experiments.data.prepared import by_fingerprint
 from fer_experiments.evaluation.predictions import predict
 from fer_experiments.scores import scores_of
@@ -78,3 +79,24 @@ def test_a_model_that_loses_much_on_photos_says_so(job: Job, fer: Fer, tmp_path:
         assert "Warning" not in asked("photo.jpg", 0.634, 0.61)
     finally:
         asked("crop.png", before["val/photo/plain_accuracy"], before["val/photo/accuracy"])
+
+
+@pytest.mark.slow
+def test_a_model_of_crops_is_evaluated_on_photos(job: Job, fer: Fer, tmp_path: Path) -> None:
+    """Their faces are cut out and framed as its training images are."""
+    faces = 0
+    for part in ("train", "val"):
+        for label in FER_CLASSES:
+            for number in range(2):
+                faces += 1
+                path = tmp_path / "photos" / part / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shade = [v * (100 - faces) // 100 for v in range(256)] * 3
+                grace_hopper().resize((256, 300)).point(shade).save(path)
+    uri = MlflowClient().get_run(job.runs["evaluate"]).data.tags["model_uri"]
+    asked = ("--model", uri, "--dataset", tmp_path / "photos")
+    outcome = fer("evaluate", *asked, "--detector", "mtcnn")
+    assert outcome.exit_code == 0, outcome.err
+    assert "14 images" in outcome.out
+    run = MlflowClient().get_run(outcome.done())
+    assert run.data.params["detector"] == "mtcnn"
